@@ -1,0 +1,93 @@
+"""Who may import whom, read from the syntax of every file."""
+
+import importlib.metadata
+import re
+import tomllib
+
+import pytest
+
+from .rules import foreign_libraries, wrong_directions
+from .source import ROOT, package
+
+
+def canonical(distribution: str) -> str:
+    """``PyYAML`` and ``pyyaml``, ``huggingface_hub`` and ``huggingface-hub`` are one name each."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def declared_libraries() -> set[str]:
+    """Import names of the distributions that pyproject.toml asks for, tools of developers left out."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [
+        *project["dependencies"],
+        *(line for name in extras if name not in {"dev", "docs"} for line in extras[name]),
+    ]
+    names = {canonical(re.split(r"[^\w.-]", line)[0]) for line in wanted}
+    return {
+        module
+        for module, distributions in importlib.metadata.packages_distributions().items()
+        if names & {canonical(name) for name in distributions}
+    }
+
+
+def test_imports_go_one_way() -> None:
+    assert wrong_directions(package()) == []
+
+
+def test_libraries_are_declared_light_or_lazy() -> None:
+    assert foreign_libraries(package(), declared_libraries()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("mvitv2/core/model.py", "from ..weights import files"),
+        ("mvitv2/core/model.py", "from mvitv2.preprocessing import Preprocessing"),
+        ("mvitv2/core/model.py", "def f():\n    from .. import variants"),
+        ("mvitv2/weights/files.py", "import mvitv2.train.loop"),
+        ("mvitv2/data/images.py", "if True:\n    import mvitv2"),
+        ("mvitv2/train/loop.py", "try:\n    pass\nexcept ValueError:\n    from ..cli import main"),
+        ("mvitv2/novelty.py", ""),
+    ],
+)
+def test_a_wrong_direction_is_noticed(path: str, text: str) -> None:
+    assert len(wrong_directions({path: text})) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("mvitv2/core/model.py", "from .grid import Grid\nfrom . import relpos\nimport torch"),
+        ("mvitv2/weights/files.py", "from ..core.config import MViTConfig\nfrom mvitv2 import preprocessing"),
+        ("mvitv2/cli/train.py", "import mvitv2\nfrom ..train.loop import train"),
+    ],
+)
+def test_a_right_direction_is_let_through(path: str, text: str) -> None:
+    assert wrong_directions({path: text}) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("mvitv2/core/model.py", "import numpy as np"),
+        ("mvitv2/core/model.py", "def f():\n    import numpy"),
+        ("mvitv2/data/images.py", "import torchvision.transforms.v2"),
+        ("mvitv2/data/images.py", "try:\n    import timm\nexcept ImportError:\n    timm = None"),
+        ("mvitv2/data/images.py", "def f():\n    import requests"),
+    ],
+)
+def test_a_foreign_library_is_noticed(path: str, text: str) -> None:
+    assert len(foreign_libraries({path: text}, {"torch", "numpy", "torchvision", "timm"})) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("mvitv2/data/images.py", "import numpy as np\ndef f():\n    import torchvision"),
+        ("mvitv2/data/images.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import timm"),
+        ("mvitv2/core/model.py", "import math\nfrom torch import nn"),
+    ],
+)
+def test_a_light_or_lazy_library_is_let_through(path: str, text: str) -> None:
+    assert foreign_libraries({path: text}, {"torch", "numpy", "torchvision", "timm"}) == []
