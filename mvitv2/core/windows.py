@@ -1,0 +1,78 @@
+"""Attention inside windows of the pooled grids (hybrid window attention, paper Sec. 4.3).
+
+A grid that is no multiple of the window is padded with zero tokens *after* pooling. Whether those are attended to is a
+convention: the released detectors were trained with them (detectron2 ``backbone/utils.py:16-37``), so that is the default.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .grid import Grid
+
+Mix = Callable[[Tensor, Tensor, Tensor, Grid, Grid], Tensor]
+
+MASKED = -1e4
+"""Logit of a key nobody may see; finite, so that folded backends can multiply it by zero."""
+
+
+def windowed(mix: Mix, q_window: Grid, k_window: Grid) -> Mix:
+    """The same mixing of queries, keys and values, each window for itself.
+
+    Args:
+        mix: ``(q, k, v, q_grid, k_grid) -> (B, h, N', d)`` over whole grids.
+        q_window: Sides of a window on the grid of pooled queries.
+        k_window: Sides of the same window on the grid of pooled keys.
+    """
+
+    def mix_windows(q: Tensor, k: Tensor, v: Tensor, q_grid: Grid, k_grid: Grid) -> Tensor:
+        (q, counts), (k, _), (v, _) = split(q, q_grid, q_window), split(k, k_grid, k_window), split(v, k_grid, k_window)
+        return merge(mix(q, k, v, q_window, k_window), q_grid, q_window, counts)
+
+    return mix_windows
+
+
+def split(x: Tensor, grid: Grid, window: Grid) -> tuple[Tensor, Grid]:
+    """``(B, h, N, d) -> (B * windows, h, prod(window), d)`` and the number of windows along each axis."""
+    rank = len(grid)
+    counts = tuple(-(-n // w) for n, w in zip(grid, window, strict=True))
+    missing = [c * w - n for c, w, n in zip(counts, window, grid, strict=True)]
+    x = F.pad(x.unflatten(2, grid), [0, 0, *(pad for m in reversed(missing) for pad in (0, m))])
+    for axis in reversed(range(rank)):
+        x = x.unflatten(2 + axis, (counts[axis], window[axis]))
+    outer, inner = range(2, 2 + 2 * rank, 2), range(3, 3 + 2 * rank, 2)
+    return x.permute(0, *outer, 1, *inner, 2 + 2 * rank).flatten(0, rank).flatten(2, -2), counts
+
+
+def merge(x: Tensor, grid: Grid, window: Grid, counts: Grid) -> Tensor:
+    """Undo :func:`split`: ``(B * windows, h, prod(window), d) -> (B, h, N, d)``; padding is cut away."""
+    rank = len(grid)
+    x = x.unflatten(2, window).unflatten(0, (-1, *counts))
+    pairs = [dim for axis in range(rank) for dim in (1 + axis, 2 + rank + axis)]
+    x = x.permute(0, 1 + rank, *pairs, 2 + 2 * rank)
+    for axis in range(rank):
+        x = x.flatten(2 + axis, 3 + axis).narrow(2 + axis, 0, grid[axis])
+    return x.flatten(2, -2)
+
+
+def padding_terms(grid: Grid, window: Grid, *, like: Tensor) -> list[Tensor]:
+    """Per axis a term ``(windows, 1, 1, window[axis])`` that is 0 for keys of the grid and ``MASKED`` for padding.
+
+    A key is padding if it lies outside along any axis, so a sum over axes says it; no dense mask is needed.
+
+    Args:
+        grid: Sizes of the key grid before padding.
+        window: Sides of a window on it.
+        like: Tensor whose device and dtype the terms take.
+    """
+    counts = tuple(-(-n // w) for n, w in zip(grid, window, strict=True))
+    terms: list[Tensor] = []
+    for axis, (n, w, count) in enumerate(zip(grid, window, counts, strict=True)):
+        outside = torch.arange(count * w, device=like.device).unflatten(0, (count, w)) >= n
+        term = outside.to(like.dtype) * MASKED
+        shape = [1] * len(grid)
+        shape[axis] = count
+        terms.append(term.reshape(*shape, w).expand(*counts, w).reshape(-1, 1, 1, w))
+    return terms

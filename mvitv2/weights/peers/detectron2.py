@@ -1,0 +1,73 @@
+"""Configurations of detectron2's MViT backbone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mvitv2.core.config import BlockConfig, MViTConfig
+from mvitv2.core.grid import Grid
+
+SCALES = ("scale2", "scale3", "scale4", "scale5")
+
+
+def detectron2_config(kwargs: Mapping[str, Any]) -> MViTConfig:
+    """Arguments of detectron2's ``MViT``; those left out have its defaults, ``norm_eps=None`` among them (1e-5)."""
+    size, pretrain = kwargs.get("img_size", 224), kwargs.get("pretrain_img_size", 224)
+    outputs = kwargs.get("out_features", SCALES)
+    eps = kwargs.get("norm_eps", None)
+    return MViTConfig(
+        blocks=detectron2_blocks(kwargs),
+        input_size=_pair(size),
+        in_channels=kwargs.get("in_chans", 3),
+        num_classes=0,
+        patch_kernel=_pair(kwargs.get("patch_kernel", 7)),
+        patch_stride=_pair(kwargs.get("patch_stride", 4)),
+        patch_padding=_pair(kwargs.get("patch_padding", 3)),
+        abs_pos="joint" if kwargs.get("use_abs_pos", False) else "none",
+        abs_pos_size=_pair(pretrain) if kwargs.get("use_abs_pos", False) else None,
+        rel_pos_spatial=kwargs.get("use_rel_pos", True),
+        rel_pos_temporal=False,
+        rel_pos_zero_init=kwargs.get("rel_pos_zero_init", True),
+        qkv_bias=kwargs.get("qkv_bias", True),
+        residual_pooling="grid" if kwargs.get("residual_pooling", True) else "none",
+        mlp_ratio=kwargs.get("mlp_ratio", 4.0),
+        norm_eps=1e-5 if eps is None else eps,
+        drop_path=kwargs.get("drop_path_rate", 0.0),
+        final_norm=False,
+        output_norms=tuple(SCALES.index(name) for name in SCALES if name in outputs),
+    )
+
+
+def detectron2_blocks(kwargs: Mapping[str, Any]) -> tuple[BlockConfig, ...]:
+    """Blocks as ``backbone/mvit.py:345-415`` lays them out; ``last_block_indexes`` may be any four."""
+    depth, last = kwargs.get("depth", 16), tuple(kwargs.get("last_block_indexes", (0, 2, 11, 15)))
+    kernel = _pair(kwargs.get("qkv_pool_kernel", (3, 3)))
+    dim = dim_out = kwargs.get("embed_dim", 96)
+    heads, kv_stride = kwargs.get("num_heads", 1), kwargs.get("adaptive_kv_stride", 4)
+    window, stage = kwargs.get("adaptive_window_size", 56), 0
+    blocks: list[BlockConfig] = []
+    for i in range(depth):
+        harder = 2 if i in last[1:3] else 1
+        blocks.append(
+            BlockConfig(
+                stage=stage,
+                dim_in=dim,
+                dim_attn=dim_out,
+                dim_out=dim_out,
+                num_heads=heads,
+                q_stride=_pair(2 if i - 1 in last else 1),
+                kv_stride=_pair(kv_stride * harder),
+                q_kernel=kernel,
+                kv_kernel=kernel,
+                window=None if i in last[1:] or not window else window,
+            )
+        )
+        dim = dim_out
+        if i in last:
+            dim_out, heads, kv_stride, stage = 2 * dim_out, 2 * heads, max(kv_stride // 2, 1), stage + 1
+        if i - 1 in last:
+            window //= 2
+    return tuple(blocks)
+
+
+def _pair(value: int | Sequence[int]) -> Grid:
+    return tuple(value) if isinstance(value, Sequence) else (value, value)
