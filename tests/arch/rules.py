@@ -140,18 +140,21 @@ def bad_manners(sources: Sources) -> list[str]:
 
 def fault_of(node: ast.AST, *, in_cli: bool) -> str | None:
     """What is wrong with this one piece of syntax, if anything."""
+    fault = None
     match node:
         case ast.ExceptHandler(type=None):
-            return "a bare except catches everything"
+            fault = "a bare except catches everything"
         case ast.ExceptHandler(type=ast.expr() as caught) if names_of(caught) & {"Exception", "BaseException"}:
-            return f"except {ast.unparse(caught)} catches what nobody expected"
+            fault = f"except {ast.unparse(caught)} catches what nobody expected"
         case ast.Assert():
-            return "assert is dropped by python -O; raise an error with the values"
+            fault = "assert is dropped by python -O; raise an error with the values"
         case ast.Call(func=ast.Name(id="print")) if not in_cli:
-            return "the library prints; return, raise or warn"
+            fault = "the library prints; return, raise or warn"
         case ast.keyword(arg="strict", value=ast.Constant(value=False)):
-            return "strict=False hides what does not match; name what is ignored"
-    return None
+            fault = "strict=False hides what does not match; name what is ignored"
+        case ast.Attribute(value=ast.Name(id="torch"), attr="jit"):
+            fault = "torch.jit is not supported (docs/decisions/0005)"
+    return fault
 
 
 def names_of(caught: ast.expr) -> set[str]:

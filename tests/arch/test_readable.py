@@ -45,6 +45,7 @@ def test_a_long_function_is_noticed_whatever_its_docstring() -> None:
         "assert x > 0",
         "print('hello')",
         "model.load_state_dict(state, strict=False)",
+        "model = torch.jit.script(model)",
         "# TO" + "DO: the rest",
     ],
 )
