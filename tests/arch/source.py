@@ -32,3 +32,9 @@ def texts() -> Sources:
         if b"\0" not in content[:8192]:
             found[name] = content.decode("utf-8", errors="replace")
     return found
+
+
+def assert_none(found: list[str]) -> None:
+    """Fail with every sentence found, one a line."""
+    if found:
+        pytest.fail("\n".join([f"{len(found)} found:", *found]), pytrace=False)

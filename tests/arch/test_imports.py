@@ -7,7 +7,7 @@ import tomllib
 import pytest
 
 from .rules import foreign_libraries, wrong_directions
-from .source import ROOT, package
+from .source import ROOT, assert_none, package
 
 
 def canonical(distribution: str) -> str:
@@ -32,11 +32,11 @@ def declared_libraries() -> set[str]:
 
 
 def test_imports_go_one_way() -> None:
-    assert wrong_directions(package()) == []
+    assert_none(wrong_directions(package()))
 
 
 def test_libraries_are_declared_light_or_lazy() -> None:
-    assert foreign_libraries(package(), declared_libraries()) == []
+    assert_none(foreign_libraries(package(), declared_libraries()))
 
 
 @pytest.mark.parametrize(
