@@ -4,10 +4,15 @@
 >>> model = mvitv2.create_model("mvitv2_t", num_classes=10)
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from mvitv2._version import __version__
-from mvitv2.core.config import BlockConfig, MViTConfig, describe, schedule
-from mvitv2.core.model import MViT
-from mvitv2.models import create_model, list_models, model_config
+
+if TYPE_CHECKING:
+    from mvitv2.core.config import BlockConfig, MViTConfig, describe, schedule
+    from mvitv2.core.model import MViT
+    from mvitv2.models import create_model, list_models, model_config
 
 __all__ = [
     "BlockConfig",
@@ -20,3 +25,29 @@ __all__ = [
     "model_config",
     "schedule",
 ]
+
+# Every name is imported when it is first used (PEP 562): torch takes seconds to load, and `mvitv2 --help`, which has
+# to import this file, needs none of it.
+_HOMES = {
+    "BlockConfig": "mvitv2.core.config",
+    "MViT": "mvitv2.core.model",
+    "MViTConfig": "mvitv2.core.config",
+    "create_model": "mvitv2.models",
+    "describe": "mvitv2.core.config",
+    "list_models": "mvitv2.models",
+    "model_config": "mvitv2.models",
+    "schedule": "mvitv2.core.config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public name ``name``, kept for the next time."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    """What completion in a shell offers: the public names, loaded or not."""
+    return sorted({*globals(), *__all__})
