@@ -1,0 +1,1 @@
+"""How fast, on this machine: ``python -m benchmarks``. Reports nothing while the parity tests fail."""
