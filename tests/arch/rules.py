@@ -13,8 +13,10 @@ Sources = dict[str, str]
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 # Which parts of the package a part may import. A part is a module or a folder directly under mvitv2/.
+ANYWHERE_BUT_CORE = {"_version", "extras"}
 MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
+    "extras": set(),
     "core": set(),
     "preprocessing": set(),
     "variants": {"core", "preprocessing"},
@@ -76,10 +78,11 @@ def wrong_directions(sources: Sources) -> list[str]:
         if part not in MAY_IMPORT:
             found.append(f"{path}: the part {part!r} has no row in MAY_IMPORT")
             continue
+        allowed = MAY_IMPORT[part] | {part} | (ANYWHERE_BUT_CORE if part != "core" else set())
         for node, name, _ in imports(path, text):
             root, _, rest = name.partition(".")
             other = rest.split(".")[0]
-            if root == "mvitv2" and other != part and other not in MAY_IMPORT[part]:
+            if root == "mvitv2" and other not in allowed:
                 found.append(f"{path}:{node.lineno}: {part} may not import {other or 'the whole package'}")
     return found
 
@@ -98,6 +101,21 @@ def foreign_libraries(sources: Sources, declared: set[str]) -> list[str]:
                 found.append(f"{path}:{node.lineno}: {root} is no dependency in pyproject.toml")
             elif at_import and root not in BASE_LIBRARIES:
                 found.append(f"{path}:{node.lineno}: {root} comes with an extra; import it inside the function")
+    return found
+
+
+def wrong_extras(sources: Sources, extras: dict[str, set[str]]) -> list[str]:
+    """Calls of ``required(library, extra=...)`` where that extra does not bring that library."""
+    found = []
+    for path, text in sources.items():
+        for node in ast.walk(ast.parse(text)):
+            match node:
+                case ast.Call(
+                    func=ast.Name(id="required"),
+                    args=[ast.Constant(value=str(library))],
+                    keywords=[ast.keyword(arg="extra", value=ast.Constant(value=str(extra)))],
+                ) if library.split(".")[0] not in extras.get(extra, set()):
+                    found.append(f"{path}:{node.lineno}: the extra {extra!r} does not bring {library}")
     return found
 
 

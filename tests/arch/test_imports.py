@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from .rules import foreign_libraries, wrong_directions
+from .rules import foreign_libraries, wrong_directions, wrong_extras
 from .source import ROOT, assert_none, package
 
 
@@ -15,15 +15,9 @@ def canonical(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def declared_libraries() -> set[str]:
-    """Import names of the distributions that pyproject.toml asks for, tools of developers left out."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    wanted = [
-        *project["dependencies"],
-        *(line for name in extras if name not in {"dev", "docs"} for line in extras[name]),
-    ]
-    names = {canonical(re.split(r"[^\w.-]", line)[0]) for line in wanted}
+def libraries(requirements: list[str]) -> set[str]:
+    """Import names of what some requirements bring, as far as it is installed."""
+    names = {canonical(re.split(r"[^\w.-]", line)[0]) for line in requirements}
     return {
         module
         for module, distributions in importlib.metadata.packages_distributions().items()
@@ -31,18 +25,30 @@ def declared_libraries() -> set[str]:
     }
 
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = {
+    name: libraries(lines) for name, lines in PROJECT["optional-dependencies"].items() if name not in {"dev", "docs"}
+}
+DECLARED = libraries(PROJECT["dependencies"]).union(*EXTRAS.values())
+
+
 def test_imports_go_one_way() -> None:
     assert_none(wrong_directions(package()))
 
 
 def test_libraries_are_declared_light_or_lazy() -> None:
-    assert_none(foreign_libraries(package(), declared_libraries()))
+    assert_none(foreign_libraries(package(), DECLARED))
+
+
+def test_extras_bring_what_is_required_of_them() -> None:
+    assert_none(wrong_extras(package(), EXTRAS))
 
 
 @pytest.mark.parametrize(
     ("path", "text"),
     [
         ("mvitv2/core/model.py", "from ..weights import files"),
+        ("mvitv2/core/model.py", "from ..extras import required"),
         ("mvitv2/core/model.py", "from mvitv2.preprocessing import Preprocessing"),
         ("mvitv2/core/model.py", "def f():\n    from .. import variants"),
         ("mvitv2/weights/files.py", "import mvitv2.train.loop"),
@@ -60,6 +66,7 @@ def test_a_wrong_direction_is_noticed(path: str, text: str) -> None:
     [
         ("mvitv2/core/model.py", "from .grid import Grid\nfrom . import relpos\nimport torch"),
         ("mvitv2/weights/files.py", "from ..core.config import MViTConfig\nfrom mvitv2 import preprocessing"),
+        ("mvitv2/data/images.py", "from mvitv2.extras import required"),
         ("mvitv2/cli/train.py", "import mvitv2\nfrom ..train.loop import train"),
     ],
 )
@@ -91,3 +98,9 @@ def test_a_foreign_library_is_noticed(path: str, text: str) -> None:
 )
 def test_a_light_or_lazy_library_is_let_through(path: str, text: str) -> None:
     assert foreign_libraries({path: text}, {"torch", "numpy", "torchvision", "timm"}) == []
+
+
+def test_a_wrong_extra_is_noticed() -> None:
+    text = "required('torchvision.ops', extra='train')\nrequired('av', extra='train')\nrequired('av', extra='sound')"
+    found = wrong_extras({"mvitv2/data/images.py": text}, {"train": {"torchvision"}, "video": {"av"}})
+    assert [line.split(":")[1] for line in found] == ["2", "3"]
