@@ -22,7 +22,7 @@ demo: .venv/.train ## train a small model on handwritten digits, and write a rep
 	$(BIN)/mvitv2 demo --output runs/demo
 
 test: .venv/.dev ## run every test that a machine without a GPU can run
-	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST)
 
 check: .venv/.dev ## run the quick tests: units and architecture
 	$(BIN)/python -m pytest -m "not slow" tests/unit tests/arch $(PYTEST)
