@@ -73,6 +73,8 @@ class MViTConfig:
     """Absolute positions: none, one table for all tokens, or one for space plus one for time."""
     abs_pos_size: Grid | None = None
     """Input size the absolute table is made for; ``None`` for ``input_size``. It is resampled to any other grid."""
+    abs_pos_float32: bool = False
+    """Resample the absolute table in float32 whatever the model's precision (mmpretrain ``embed.py``)."""
     abs_pos_init: Literal["learned", "sincos"] = "learned"
     """Learned from noise, or fixed sines and cosines in space and time (SlowFast ``USE_FIXED_SINCOS_POS``)."""
     rel_pos_spatial: bool = True
@@ -95,7 +97,7 @@ class MViTConfig:
     """Three linear layers instead of one."""
     qkv_bias: bool = True
     linear_bias: bool = True
-    """Bias of the output projection and of the MLP (pytorchvideo ``bias_on``)."""
+    """Bias of the output projection, the MLP and the shortcut (pytorchvideo ``bias_on``)."""
     residual_pooling: Literal["none", "grid", "all"] = "grid"
     """``Z = Attn + Q`` (eq. 5): nowhere, for grid tokens (the authors), or for the class token too (timm, pytorchvideo)."""
     window_padding: Literal["attended", "masked"] = "attended"

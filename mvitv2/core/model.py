@@ -120,7 +120,8 @@ class MViT(nn.Module):
         """Absolute positions for a grid of any size, ``(1, L, C)``."""
         made_for, prefix = self.config.abs_pos_grid, int(self.config.class_token)
         if self.config.abs_pos == "joint":
-            return joint_positions(self.pos_embed, made_for, grid, prefix)
+            table = self.pos_embed.float() if self.config.abs_pos_float32 else self.pos_embed
+            return joint_positions(table, made_for, grid, prefix).to(self.pos_embed.dtype)
         table = separable_positions(self.pos_embed_spatial, self.pos_embed_temporal, made_for, grid)
         return torch.cat((self.pos_embed_class, table), dim=1) if prefix else table
 
@@ -256,7 +257,7 @@ class MultiScaleBlock(nn.Module):
         hidden = int(spec.dim_attn * config.mlp_ratio)
         self.mlp = MLP(spec.dim_attn, hidden, spec.dim_out, bias=config.linear_bias, dropout=config.dropout)
         self.drop_path = DropPath(spec.drop_path)
-        self.proj = nn.Linear(spec.dim_in, spec.dim_out) if spec.dim_in != spec.dim_out else None
+        self.proj = nn.Linear(spec.dim_in, spec.dim_out, config.linear_bias) if spec.dim_in != spec.dim_out else None
         self.pool_skip = skip_pool(spec.q_stride)
         self.register_parameter("gamma_1", branch_scale(config.layer_scale, spec.dim_attn))
         self.register_parameter("gamma_2", branch_scale(config.layer_scale, spec.dim_out))

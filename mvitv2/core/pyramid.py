@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from .features import FeatureInfo, chosen_stages
 from .model import MViT
 
+FUSE_SCALE = {"sum": 1.0, "avg": 0.5}
+
 
 class Features(nn.Module):
     """A backbone that gives the maps of chosen stages as a list: timm's ``features_only=True``.
@@ -36,13 +38,23 @@ class PyramidBackbone(nn.Module):
         bottom_up: Backbone for images.
         out_channels: Channels of all levels of the pyramid.
         norm: ``""`` for convolutions with bias, ``"LN"`` for convolutions followed by a norm over channels.
+        fuse: ``"sum"`` of a level and the coarser one, or their ``"avg"``.
         stages: Stages that give a level; all if not given.
     """
 
     def __init__(
-        self, bottom_up: MViT, out_channels: int, *, norm: str = "", stages: Sequence[int] | None = None
+        self,
+        bottom_up: MViT,
+        out_channels: int,
+        *,
+        norm: str = "",
+        fuse: str = "sum",
+        stages: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        if fuse not in FUSE_SCALE:
+            raise ValueError(f"fuse={fuse!r} is none of {', '.join(map(repr, FUSE_SCALE))}")
+        self.fuse_scale = FUSE_SCALE[fuse]
         self.bottom_up = bottom_up
         self.stages = chosen_stages(stages, bottom_up.config.num_stages)
         channels = bottom_up.feature_info.channels()
@@ -61,7 +73,7 @@ class PyramidBackbone(nn.Module):
         for stage, feature in reversed(list(zip(self.stages, maps, strict=True))):
             level = self.get_submodule(f"fpn_lateral{stage + 2}")(feature)
             if coarser is not None:
-                level = level + F.interpolate(coarser, scale_factor=2.0, mode="nearest")
+                level = (level + F.interpolate(coarser, scale_factor=2.0, mode="nearest")) * self.fuse_scale
             coarser = level
             levels.insert(0, self.get_submodule(f"fpn_output{stage + 2}")(level))
         levels.append(F.max_pool2d(levels[-1], kernel_size=1, stride=2))

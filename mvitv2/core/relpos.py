@@ -73,7 +73,7 @@ def linear(table: Tensor, q_size: int, k_size: int, stretch: float) -> Tensor:
     return F.interpolate(table.T[None], size=rows, mode="linear")[0].T
 
 
-def anchored(table: Tensor, q_size: int, k_size: int, stretch: float) -> Tensor:
+def anchored(table: Tensor, q_size: int, k_size: int, stretch: float, *, rows: int | None = None) -> Tensor:
     """The rows for another size by linear interpolation that maps displacement 0 onto displacement 0.
 
     Displacements are scaled by the ratio of the finer sizes; those beyond the trained range take its last row.
@@ -83,14 +83,15 @@ def anchored(table: Tensor, q_size: int, k_size: int, stretch: float) -> Tensor:
         q_size: Queries along the axis.
         k_size: Keys along the axis.
         stretch: Distance of neighbouring keys the table was made for, in positions of its finer side.
+        rows: How many are wanted, where a file has other than ``table_rows(q_size, k_size)``.
 
     Returns:
-        ``(table_rows(q_size, k_size), d)``.
+        ``(rows, d)``.
     """
-    rows, trained = table_rows(q_size, k_size), table.shape[0]
+    rows, trained = table_rows(q_size, k_size) if rows is None else rows, table.shape[0]
     if isinstance(rows, int) and rows == trained:
         return table
-    zero = (k_size - 1) * steps(q_size, k_size)[1]
+    zero = (rows + 1) / 2 - steps(q_size, k_size)[1]
     trained_zero = (trained + 1) / 2 - stretch
     row = torch.arange(rows, device=table.device, dtype=torch.float32) - zero
     source = (row * ((trained + 1) / (rows + 1)) + trained_zero).clamp(0, trained - 1)

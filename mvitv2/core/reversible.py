@@ -40,18 +40,23 @@ class ReversibleMViT(MViT):
             raise ValueError("output_norms are for backbones that are not reversible")
 
     def trunk(self, pixels: Tensor) -> list[Tokens]:
-        """Two equal streams through the blocks; the level of a stage is both of them fused, ``(B, N, C')``."""
-        form = reversible_form(self.config)
+        """The level of a stage is both streams fused, ``(B, N, C)``, or ``(B, N, 2C)`` where they are kept."""
+        fuse = FUSIONS[reversible_form(self.config).path_fusion]
+        return [(fuse(*streams), grid) for streams, grid in self.streams(pixels)]
+
+    def streams(self, pixels: Tensor) -> list[tuple[tuple[Tensor, Tensor], Grid]]:
+        """The two streams ``(B, N, C)`` that leave each stage, and the grid; they start as one."""
         x, grid = self.embed(pixels)
         streams, levels = (x, x), {}
-        for reversible, group in groupby(self.rev_backbone["layers"], key=lambda layer: isinstance(layer, ReversibleBlock)):
-            layers = list(group)
+        layers = self.rev_backbone["layers"]
+        for reversible, group in groupby(layers, key=lambda layer: isinstance(layer, ReversibleBlock)):
+            blocks = list(group)
             if reversible:
-                streams = reversible_segment(layers, streams, grid, keep=not self.training)
+                streams = reversible_segment(blocks, streams, grid, keep=not self.training)
             else:
-                x, grid = layers[0](streams, grid)
+                x, grid = blocks[0](streams, grid)
                 streams = (x, x)
-            levels[layers[-1].stage] = (FUSIONS[form.path_fusion](*(self.drop(s) for s in streams)), grid)
+            levels[blocks[-1].stage] = ((self.drop(streams[0]), self.drop(streams[1])), grid)
         return list(levels.values())
 
 

@@ -22,6 +22,7 @@ def mmpretrain_config(kwargs: Mapping[str, Any], num_classes: int | None) -> MVi
         input_size=_axes(kwargs.get("img_size", 224), 2),
         rel_pos_spatial=kwargs.get("rel_pos_spatial", True),
         rel_pos_temporal=False,
+        abs_pos_float32=True,
         readout="norm_mean",
         init="image",
     )

@@ -1,0 +1,166 @@
+"""The same model under other names: state dicts of any dialect to ours and back."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+
+import torch
+from torch import Tensor
+
+from mvitv2.core.config import AXES, MViTConfig, schedule
+from mvitv2.core.relpos import table_rows
+from mvitv2.weights.dialects import Dialect, DialectError, Numbering, renamed, reversed_rules
+
+State = dict[str, Tensor]
+
+
+@dataclass
+class Ours:
+    """A state dict under our names, and what was left out on the way."""
+
+    state: State
+    left_out: list[str] = field(default_factory=list)
+    prefix: str = ""
+
+
+def to_ours(tensors: Mapping[str, Tensor], dialect: Dialect, depths: tuple[int, ...]) -> Ours:
+    """Rename a checkpoint of a dialect.
+
+    Args:
+        tensors: Names as in the file.
+        dialect: Whose names they are.
+        depths: Blocks per stage.
+
+    Raises:
+        DialectError: Names that no rule fits, or second names whose values differ from the first.
+    """
+    prefix = prefix_of(tensors, dialect)
+    plain = {strip_prefix(name, prefix): value for name, value in tensors.items()}
+    aliases = {n for n in plain if _matches(n, dialect.aliases)}
+    pretraining = sorted(n for n in plain if _matches(n, dialect.pretraining))
+    _check_aliases(plain, aliases)
+    kept = {n: v for n, v in plain.items() if n not in aliases and n not in pretraining}
+    return Ours(renamed(kept, dialect.rules, Numbering(depths), what=dialect.name), pretraining, prefix)
+
+
+def to_theirs(state: Mapping[str, Tensor], dialect: Dialect, config: MViTConfig, *, prefix: str | None = None) -> State:
+    """Rename a state dict of ours for a dialect, shapes included.
+
+    Args:
+        state: Ours.
+        dialect: Theirs.
+        config: The model's, which tells how blocks lie in stages.
+        prefix: What stands before every name; the dialect's first if not given.
+    """
+    state = dict(state)
+    for name in dialect.flat:
+        if name in state:
+            flat = state[name][0]
+            state[name] = flat[0] if flat.shape[0] == 1 and name in ("cls_token", "pos_embed_class") else flat
+    theirs = renamed(state, reversed_rules(dialect.rules), Numbering(depths_of(config)), what="own")
+    prefix = dialect.prefixes[0] if prefix is None else prefix
+    named = {name if _unprefixed(name) else prefix + name: value for name, value in theirs.items()}
+    return {**named, **_second_names(named, dialect)}
+
+
+def _second_names(named: State, dialect: Dialect) -> State:
+    """pytorchvideo registers the poolings and their norms twice."""
+    if not dialect.aliases:
+        return {}
+    second: State = {}
+    for name, value in named.items():
+        if match := re.fullmatch(r"(.+\.attn)\.(pool|norm)_([qkv])\.(.+)", name):
+            attn, part, q, x = match.groups()
+            second[f"{attn}._attention_pool_{q}.{part}.{x}"] = value
+    return second
+
+
+def _check_aliases(plain: Mapping[str, Tensor], aliases: set[str]) -> None:
+    wrong: list[str] = []
+    for name in aliases:
+        first = re.sub(r"_attention_pool_([qkv])\.(pool|norm)", r"\2_\1", name)
+        if first not in plain or not torch.equal(plain[first], plain[name]):
+            wrong.append(name)
+    if wrong:
+        raise DialectError(f"{len(wrong)} second names differ from the first: {', '.join(sorted(wrong))}")
+
+
+def prefix_of(tensors: Mapping[str, Tensor], dialect: Dialect) -> str:
+    """The prefix that the backbone's names of this file have."""
+    for prefix in dialect.prefixes:
+        if prefix and any(name.startswith(prefix) for name in tensors):
+            return prefix
+    return ""
+
+
+def strip_prefix(name: str, prefix: str) -> str:
+    """A name without the prefix; names of heads have none."""
+    return name.removeprefix(prefix)
+
+
+def _unprefixed(name: str) -> bool:
+    return name.startswith(("head.", "cls_head."))
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern in patterns)
+
+
+def depths_of(config: MViTConfig) -> tuple[int, ...]:
+    """Blocks per stage."""
+    counts = [0] * config.num_stages
+    for block in config.blocks:
+        counts[block.stage] += 1
+    return tuple(counts)
+
+
+def with_tables_of(config: MViTConfig, state: Mapping[str, Tensor]) -> MViTConfig:
+    """The config with the position tables' lengths of a file, where they are not those its grids need."""
+    blocks = []
+    for index, spec in enumerate(schedule(config)):
+        needed = tuple(table_rows(q, k) for q, k in zip(spec.q_grid, spec.kv_grid, strict=True))
+        rows = tuple(
+            _rows(state, index, axis, default) for axis, default in zip(AXES[config.rank], needed, strict=True)
+        )
+        blocks.append(replace(config.blocks[index], table_rows=None if rows == needed else rows))
+    return replace(config, blocks=tuple(blocks))
+
+
+def _rows(state: Mapping[str, Tensor], block: int, axis: str, default: int) -> int:
+    for trunk in ("blocks", "bottom_up.blocks", "rev_backbone.layers"):
+        for part in ("attn", "F.attn"):
+            table = state.get(f"{trunk}.{block}.{part}.rel_pos_{axis}")
+            if table is not None:
+                return table.shape[0]
+    return default
+
+
+def fitted(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> State:
+    """Tensors viewed in the shapes a model wants, where only axes of length 1 tell them apart.
+
+    Kernels of image models may have a time axis (SlowFast trains them on clips of one frame): of one longer than 1 only the
+    middle ever met a frame, so the middle is taken.
+    """
+    result: State = {}
+    for name, value in state.items():
+        want = shapes.get(name)
+        if want is not None and value.ndim == len(want) + 1 and name.rpartition(".")[0].endswith(("pool_q", "pool_k", "pool_v")):
+            value = value[:, :, value.shape[2] // 2]
+        if want is not None and value.shape != want and _same_but_for_ones(value.shape, want):
+            value = value.reshape(want)
+        result[name] = value
+    return result
+
+
+def _same_but_for_ones(a: torch.Size, b: torch.Size) -> bool:
+    return prod(a) == prod(b) and [n for n in a if n > 1] == [n for n in b if n > 1]
+
+
+def joined_positions(state: Mapping[str, Tensor]) -> State:
+    """Separable positions of a clip of one frame as the joint table of an image: ``space + time``, class token first."""
+    state = dict(state)
+    spatial, temporal = state.pop("pos_embed_spatial"), state.pop("pos_embed_temporal")
+    table = spatial + temporal
+    cls = state.pop("pos_embed_class", None)
+    return {**state, "pos_embed": table if cls is None else torch.cat((cls, table), dim=1)}
