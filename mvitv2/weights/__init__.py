@@ -1,0 +1,1 @@
+"""Weights of every peer: files, names, releases."""
