@@ -4,6 +4,7 @@ Resizing and cropping are Pillow's, with the roundings of torchvision and timm, 
 sees are theirs bit for bit. Training transforms are in :mod:`mvitv2.data.augment`.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ Size = tuple[int, int]
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 # A resized picture this many times longer than the crop is never made; the crop alone is drawn. A scan line of
-# 1 x 3000 pixels would grow to 256 x 768000. Equal to the long way but for the last bit of single pixels.
+# 1 x 3000 pixels would grow to 256 x 768000.
 _LONG = 8
 
 
@@ -85,9 +86,7 @@ def cropped(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     top, left = crop_corner((height, width), preprocessing.size)
     if height > _LONG * crop_height or width > _LONG * crop_width:
         box = (max(left, 0), max(top, 0), min(left + crop_width, width), min(top + crop_height, height))
-        down, right = image.height / height, image.width / width
-        source = (box[0] * right, box[1] * down, min(box[2] * right, image.width), min(box[3] * down, image.height))
-        image = image.resize((box[2] - box[0], box[3] - box[1]), method, box=source)
+        image = _drawn(image, (height, width), box, method)
         left, top = min(left, 0), min(top, 0)
     else:
         image = _resized(image, (height, width), method)
@@ -130,3 +129,25 @@ def _resized(image: Image.Image, size: Size, method: Image.Resampling) -> Image.
     """``image`` at ``(H, W)``; unchanged where it has that size already."""
     height, width = size
     return image if (image.height, image.width) == size else image.resize((width, height), method)
+
+
+def _drawn(image: Image.Image, size: Size, box: tuple[int, int, int, int], method: Image.Resampling) -> Image.Image:
+    """The part ``box`` (left, top, right, bottom) of ``image`` resized to ``(H, W)``, without making the rest.
+
+    Equal to cutting it out of the whole, but for rounding, and for bicubic overshoot, which Pillow cuts off to 0..255
+    between its two passes: here along the rows first; there, newer versions choose the order by the sizes.
+    """
+    left, top, right, bottom = box
+    across, down = image.width / size[1], image.height / size[0]
+    x, y = _window(left, right, across, image.width), _window(top, bottom, down, image.height)
+    image = image.crop((x[0], y[0], x[1], y[1]))  # whole pixels, all that the filter can reach
+    columns = (left * across - x[0], 0, min(right * across - x[0], image.width), image.height)
+    rows = image.resize((right - left, image.height), method, box=columns)
+    part = (0, top * down - y[0], rows.width, min(bottom * down - y[0], image.height))
+    return rows.resize((rows.width, bottom - top), method, box=part)
+
+
+def _window(start: int, stop: int, step: float, length: int) -> tuple[int, int]:
+    """The source pixels that ``start..stop`` are drawn from, ``step`` apart: a bicubic filter reaches two steps out."""
+    reach = math.ceil(2 * max(1.0, step)) + 1
+    return max(0, math.floor(start * step) - reach), min(length, math.ceil(stop * step) + reach)
