@@ -122,16 +122,18 @@ def _timm_rules(shortcut: str) -> Rules:
 
 TIMM = Dialect(
     name="timm",
-    hallmarks=(r"stages[._]\d+\.blocks\.\d+\.norm1\.weight",),
+    hallmarks=(r"(model\.)?stages[._]\d+\.blocks\.\d+\.norm1\.weight",),
     rules=_timm_rules("shortcut_proj_attn"),
+    prefixes=("", "model."),
     container=("safetensors", ""),
     extension=".safetensors",
     conventions={"residual_pooling": "all"},
 )
 TIMM_MLP = Dialect(
     name="timm",
-    hallmarks=(r"stages[._]\d+\.blocks\.\d+\.shortcut_proj_mlp\.weight",),
+    hallmarks=(r"(model\.)?stages[._]\d+\.blocks\.\d+\.shortcut_proj_mlp\.weight",),
     rules=_timm_rules("shortcut_proj_mlp"),
+    prefixes=("", "model."),
     container=("safetensors", ""),
     extension=".safetensors",
     conventions={"residual_pooling": "all"},

@@ -93,7 +93,8 @@ def our_state(
     """A peer's state dict under our names, with the few changes of meaning that a configuration asks for."""
     state = to_ours(tensors, dialect, depths_of(config)).state
     if config.rank == 2 and "pos_embed_spatial" in state:
-        state = joined_positions(state)
+        # summed in double precision: the peer sums at run time, in whatever precision it runs
+        state = joined_positions({name: value.double() for name, value in state.items()})
     if config.abs_pos_init == "sincos":
         state["pos_embed"] = doubled_positions(state["pos_embed"])
     if dialect is dialects.DETECTRON2 and theirs["MViT"].get("use_abs_pos"):

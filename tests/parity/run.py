@@ -1,8 +1,7 @@
 """Run a fixture's model on its inputs and collect every array the fixture names."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from mvitv2.core.grid import num_prefix
+from mvitv2.core.heads import TransformerBasicHead
+from mvitv2.core.layers import DropPath
 from mvitv2.core.model import MViT
 from mvitv2.core.pyramid import PyramidBackbone
-from mvitv2.core.reversible import ReversibleBlock, ReversibleMViT, TransitionBlock
+from mvitv2.core.reversible import ReversibleMViT
 from mvitv2.tasks.actions import RoIClassifier
-from mvitv2.weights.dialects import Numbering
 from mvitv2.weights.convert import depths_of
+from mvitv2.weights.dialects import Numbering
 
 from . import parity_weights as pw
 from .build import Case
@@ -43,7 +44,7 @@ def taps(case: Case) -> Iterator[Arrays]:
     found: Arrays = {}
     handles = [module.register_forward_hook(_recorder(found, name, case)) for name, module in tapped(case)]
     head = case.backbone.head
-    if isinstance(head, nn.Module) and hasattr(head, "projection"):
+    if isinstance(head, TransformerBasicHead):
         handles.append(head.projection.register_forward_hook(_head_recorder(found)))
     try:
         yield found
@@ -55,11 +56,8 @@ def taps(case: Case) -> Iterator[Arrays]:
 def tapped(case: Case) -> list[tuple[str, nn.Module]]:
     """Modules whose output a fixture may name, with the peer's name."""
     backbone = case.backbone
-    prefix = {"mmpretrain": "backbone.", "mmaction2": "backbone."}.get(case.peer, "")
-    if isinstance(case.model, PyramidBackbone):
-        prefix = "bottom_up."
-    if not any(name.startswith(prefix) for name in case.fixture["expected"]["float64"]):
-        prefix = ""
+    names = [entry[0] for entry in case.fixture["tensors"]]
+    prefix = next((p for p in ("backbone.", "bottom_up.") if any(n.startswith(p) for n in names)), "")
     patch = "conv_proj" if case.peer == "torchvision" else "patch_embed"
     norm = "norm_embed" if case.peer == "pytorchvideo" else "norm"
     pairs = [(prefix + patch, backbone.patch_embed), (norm, backbone.norm), ("norm_stem", backbone.norm_stem)]
@@ -104,9 +102,25 @@ def classify(case: Case, inputs: Arrays, found: Arrays) -> None:
     found["pos_encoding"] = found["cls_positional_encoding"] = embedded
     if isinstance(backbone, ReversibleMViT):
         reversible(backbone, clips, found)
+    trained = trained_output(backbone, clips) if case.fixture.get("train_mode") else None
     found["output"] = backbone(clips)
-    if "train_output" in case.fixture["expected"]["float64"]:
-        found["train_output"] = found["logits"]
+    if trained is not None:
+        found["train_output"] = trained
+
+
+def trained_output(backbone: MViT, clips: Tensor) -> Tensor:
+    """What the model gives in train mode when nothing is dropped."""
+    rates = [m for m in backbone.modules() if isinstance(m, (DropPath, nn.Dropout))]
+    saved = [vars(m).copy() for m in rates]
+    for module in rates:
+        module.rate = module.p = 0.0
+    backbone.train()
+    with torch.no_grad():
+        output = backbone(clips)
+    backbone.eval()
+    for module, values in zip(rates, saved, strict=True):
+        vars(module).update(values)
+    return output
 
 
 def reversible(model: ReversibleMViT, clips: Tensor, found: Arrays) -> None:
@@ -119,7 +133,6 @@ def reversible(model: ReversibleMViT, clips: Tensor, found: Arrays) -> None:
 def timm(case: Case, inputs: Arrays, found: Arrays) -> None:
     """timm: a classifier with its intermediates, or a pyramid of features."""
     backbone, pixels = case.backbone, inputs["image"]
-    names = case.fixture["outputs"]
     final, maps = backbone.forward_intermediates(pixels)
     for i, feature in enumerate(maps):
         found[f"intermediates.{i}"] = found[f"features.{i}"] = feature
@@ -127,8 +140,6 @@ def timm(case: Case, inputs: Arrays, found: Arrays) -> None:
     features = backbone.forward_head(final, pre_logits=True)
     logits = backbone(pixels)
     found.update(pre_logits=features, logits=logits)
-    for name in [n for n in found if n in ("intermediates", "features") and n not in names]:
-        found.pop(name)
 
 
 def detectron2(case: Case, inputs: Arrays, found: Arrays) -> None:

@@ -1,0 +1,53 @@
+"""``python -m tests.parity outputs FIXTURE.json OUT.npz``: run a fixture and write what it names.
+
+The fixture's configuration, tensors and inputs are all that is used; expected values may be missing.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mvitv2.kernels import BACKENDS
+
+from . import parity_weights as pw
+from .build import load
+from .run import arrays, numpy_arrays
+
+
+def outputs(arguments: argparse.Namespace) -> int:
+    """Write every output of a fixture, and the taps there are, as arrays."""
+    case = load(arguments.fixture, dtype=getattr(torch, arguments.precision), attend=BACKENDS[arguments.backend])
+    found = numpy_arrays(arrays(case))
+    missing = [name for name in case.fixture["outputs"] if name not in found]
+    named = {*case.fixture["outputs"], *case.fixture.get("expected", {}).get(arguments.precision, found)}
+    np.savez(arguments.out, **{name: value for name, value in found.items() if name in named})
+    sys.stdout.write(f"{arguments.out}: {len(named & found.keys())} arrays in {arguments.precision}\n")
+    if missing:
+        sys.stderr.write(f"not produced: {', '.join(missing)}\n")
+        return 1
+    if arguments.precision not in case.fixture.get("expected", {}):
+        return 0
+    report = pw.compare(case.fixture, found, precision=arguments.precision)
+    sys.stdout.write(f"worst difference from the fixture {report['worst']:.2e}, tolerance {report['tol']:.2e}\n")
+    return 0 if report["ok"] else 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.parity", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("outputs", help="write the arrays a fixture names")
+    command.add_argument("fixture", type=Path)
+    command.add_argument("out", type=Path)
+    command.add_argument("--precision", choices=("float64", "float32"), default="float64")
+    command.add_argument("--backend", choices=sorted(BACKENDS), default="reference")
+    command.set_defaults(run=outputs)
+    arguments = parser.parse_args(argv)
+    return arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
