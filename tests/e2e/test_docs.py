@@ -173,5 +173,5 @@ def test_a_comment_without_reason_does_not_skip(tmp_path: Path, monkeypatch: pyt
 
 
 def test_an_unknown_language_is_noticed() -> None:
-    with pytest.raises(ValueError, match="'pyhton'"):
-        run_page("page.md", "```pyhton\nx = 1\n```\n")
+    with pytest.raises(ValueError, match="'cobol'"):
+        run_page("page.md", "```cobol\nx = 1\n```\n")
