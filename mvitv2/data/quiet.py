@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import logging
+import os
 import threading
 import warnings
 from pathlib import Path
@@ -18,6 +19,11 @@ class Quiet:
     """
 
     def __init__(self) -> None:
+        self._start()
+        if hasattr(os, "register_at_fork"):  # a loader's worker may be forked while a thread is inside
+            os.register_at_fork(after_in_child=self._start)
+
+    def _start(self) -> None:
         self._lock = threading.Lock()
         self._depth = 0
         self._caught = warnings.catch_warnings()

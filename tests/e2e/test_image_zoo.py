@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
+from mvitv2.data.folder import ImageFolder
 from mvitv2.data.images import MAX_PIXELS, ImageError, read_image
+from mvitv2.data.samples import collate
 from mvitv2.data.transforms import EvalTransform
 from mvitv2.preprocessing import IMAGENET
 
@@ -109,3 +112,17 @@ def test_fully_transparent_is_white():
 def test_reasons_name_what_the_file_is(name, expected):
     with pytest.raises(ImageError, match=expected):
         read_image(ZOO / "image_gen" / name)
+
+
+def test_the_whole_zoo_as_a_class_is_read_or_named(tmp_path):
+    """A training folder with every broken file in it: nothing stops, nothing is replaced, each loss is named."""
+    for label, folder in enumerate(("image_gen", "image_pillow")):
+        (tmp_path / f"class{label}").symlink_to(ZOO / folder)
+    data = ImageFolder(tmp_path, EvalTransform(IMAGENET.at(32)), on_error="skip", suffixes=None)
+    batches = list(DataLoader(data, 16, collate_fn=collate, num_workers=1))
+    read = sum(len(batch.labels) for batch in batches)
+    lost = [item for batch in batches for item in batch.unreadable]
+    assert read + len(lost) == len(data) > 150
+    scan = data.scan(num_threads=2)
+    assert lost == list(scan.unreadable) and len({item.path for item in lost}) == len(lost)
+    assert all(len(item.reason.splitlines()) == 1 for item in lost)
