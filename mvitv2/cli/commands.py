@@ -1,0 +1,71 @@
+"""All commands, as a table; the file of a command is imported when it is called."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+
+from mvitv2.cli.failures import UsageError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command. Its module holds ``Options`` (a frozen dataclass), ``EXAMPLES``, ``run(options) -> exit code``."""
+
+    name: str
+    module: str
+    summary: str
+
+    def call(self, words: Sequence[str]) -> int:
+        """Parse the words after the command's name and run it."""
+        # tyro is needed from here on only
+        from mvitv2.cli.arguments import parsed
+
+        module: ModuleType = import_module(f"mvitv2.cli.{self.module}")
+        options = parsed(module.Options, words, command=self.name, about=self.summary, examples=module.EXAMPLES)
+        return 0 if options is None else module.run(options)
+
+
+COMMANDS = {
+    name: Command(name, module, summary)
+    for name, module, summary in (
+        ("list", "list", "Name the models there are, with their task, size and aliases."),
+        ("describe", "describe", "Show a model block by block: widths, grids, parameters, operations, conventions."),
+        ("doctor", "doctor", "Report versions, devices, threads, attention backends and optional libraries."),
+    )
+}
+
+OVERVIEW = """\
+usage: mvitv2 COMMAND [ARGUMENTS]
+
+Multiscale Vision Transformers v2: train, run and ship them.
+
+{commands}
+
+mvitv2 COMMAND --help explains a command. Anywhere on the line, --debug shows the traceback of an error.
+Options are written --batch-size 64 or batch-size=64.
+
+Examples:
+  mvitv2 list "*video*"
+  mvitv2 describe mvitv2_s
+"""
+
+
+def overview() -> str:
+    """What ``mvitv2 --help`` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return OVERVIEW.format(commands="\n".join(lines)).rstrip()
+
+
+def command(name: str) -> Command:
+    """The command of that name.
+
+    Raises:
+        UsageError: There is none; the nearest one is offered.
+    """
+    if name not in COMMANDS:
+        kind = "option" if name.startswith("-") else "command"
+        hint = did_you_mean(name, COMMANDS, otherwise="mvitv2 --help lists them")
+        raise UsageError(f"mvitv2 has no {kind} {name!r}{hint}")
+    return COMMANDS[name]

@@ -1,0 +1,79 @@
+"""``mvitv2 describe``: one model in numbers."""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from tyro.conf import Positional
+
+from mvitv2.cli.output import columns, millions, print_json, sizes
+
+if TYPE_CHECKING:
+    from mvitv2.core.config import MViTConfig
+
+EXAMPLES = """\
+  mvitv2 describe mvitv2_t
+  mvitv2 describe mvitv2_b --img-size 384
+  mvitv2 describe mvit_v2_s --num-frames 32      # torchvision's name of mvitv2_s_16x4
+  mvitv2 describe mvitv2_s --json
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which model, at which size."""
+
+    name: Positional[str]
+    """A model, as `mvitv2 list` names them."""
+    img_size: int | None = None
+    """Side of the input in pixels."""
+    num_frames: int | None = None
+    """Frames of a clip."""
+    num_classes: int | None = None
+    """Classes; 0 for a model without a classifier."""
+    in_chans: int | None = None
+    """Channels of the input."""
+    json: bool = False
+    """Print JSON."""
+
+
+def run(options: Options) -> int:
+    """Print the schedule, the costs and the conventions that differ from the default."""
+    from mvitv2.cli.conventions import conventions
+    from mvitv2.core.config import describe
+    from mvitv2.models import model_config, task_of
+
+    changes = {name: value for name, value in asdict(options).items() if name not in ("name", "json")}
+    config = model_config(options.name, **changes)
+    parameters, multiply_adds = costs(config)
+    if options.json:
+        numbers = {"task": task_of(config), "parameters": parameters, "multiply_adds": multiply_adds}
+        print_json({"name": options.name, **numbers, "config": config.to_dict()})
+        return 0
+    classes = f"{config.num_classes} classes" if config.num_classes else "no classifier"
+    print(f"{options.name}: {task_of(config)}, {sizes(config.input_size)}, {config.in_channels} channels, {classes}")
+    print(f"{millions(parameters)} parameters, {multiply_adds / 1e9:.2f} GMACs for one input\n")
+    print(describe(config))
+    if unusual := conventions(config):
+        print("\nFields that differ from those of the released image models:")
+        print(columns([(f"{name}={value!r}", meaning) for name, value, meaning in unusual], indent="  "))
+    return 0
+
+
+def costs(config: "MViTConfig") -> tuple[int, int]:
+    """Parameters, and multiply-adds of all matrix products and convolutions for one input of the configured size.
+
+    Counted on a model without memory, with the attention backend that computes nothing twice.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from mvitv2.core.attend import reference
+    from mvitv2.core.reversible import build
+
+    counter = FlopCounterMode(display=False)
+    with torch.device("meta"), torch.inference_mode():
+        model = build(config, reference).eval()
+        pixels = torch.empty(1, config.in_channels, *config.input_size)
+        with counter:
+            model(pixels)
+    return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2

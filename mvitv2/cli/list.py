@@ -1,0 +1,97 @@
+"""``mvitv2 list``: the models there are."""
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from tyro.conf import Positional
+
+from mvitv2.cli.failures import did_you_mean
+from mvitv2.cli.output import columns, millions, print_json, sizes
+
+EXAMPLES = """\
+  mvitv2 list
+  mvitv2 list "*video*"              # by task
+  mvitv2 list mvit_v2_s              # by the name another codebase gives it
+  mvitv2 list --json > models.json
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which models, and how to print them."""
+
+    pattern: Positional[str] = "*"
+    """Names, other names or tasks to match, as in a shell; quote it."""
+    task: Literal["any", "image", "video", "detection"] = "any"
+    """Models of one task only."""
+    json: bool = False
+    """Print JSON."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One variant, as listed."""
+
+    name: str
+    task: str
+    parameters: int
+    input: tuple[int, ...]
+    """``(H, W)`` or ``(T, H, W)``."""
+    classes: int
+    aliases: list[str]
+
+
+def run(options: Options) -> int:
+    """Print one line per model."""
+    entries = matching(options.pattern, None if options.task == "any" else options.task)
+    if options.json:
+        print_json([asdict(entry) for entry in entries])
+        return 0
+    header = ("NAME", "TASK", "PARAMS", "INPUT", "CLASSES", "ALSO KNOWN AS")
+    print(columns([header, *map(row, entries)], right=(2, 3, 4)))
+    return 0
+
+
+def row(entry: Entry) -> tuple[object, ...]:
+    """One line of the table."""
+    size, classes = sizes(entry.input), entry.classes or "-"
+    return entry.name, entry.task, millions(entry.parameters), size, classes, " ".join(entry.aliases)
+
+
+def matching(pattern: str, task: str | None) -> list[Entry]:
+    """The variants that a pattern means, by their own or by other names.
+
+    Raises:
+        ValueError: There is none.
+    """
+    from mvitv2.aliases import ALIASES, variant_name
+    from mvitv2.models import list_models, task_of
+    from mvitv2.variants import VARIANTS
+
+    found = dict.fromkeys(variant_name(name) for name in list_models(pattern, aliases=True, task=task))
+    if not found:
+        of_task = f" for {task}" if task else ""
+        hint = did_you_mean(pattern, [*VARIANTS, *ALIASES], otherwise="mvitv2 list names them all")
+        raise ValueError(f"no model{of_task} matches {pattern!r}{hint}")
+    return [
+        Entry(
+            name=name,
+            task=task_of(VARIANTS[name]),
+            parameters=num_parameters(name),
+            input=VARIANTS[name].input_size,
+            classes=VARIANTS[name].num_classes,
+            aliases=sorted(alias for alias, variant in ALIASES.items() if variant == name),
+        )
+        for name in found
+    ]
+
+
+def num_parameters(name: str) -> int:
+    """Parameters of a variant, counted on a model without memory."""
+    import torch
+
+    from mvitv2.models import create_model
+
+    with torch.device("meta"):
+        model = create_model(name)
+    return sum(parameter.numel() for parameter in model.parameters())
