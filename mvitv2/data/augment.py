@@ -6,13 +6,13 @@ Both are frozen data and draw from the global generators of ``random``, NumPy an
 
 import functools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from mvitv2.data.transforms import cropped, in_channels, normalised
@@ -144,19 +144,27 @@ def _stages(
     """timm's transforms on pictures and on normalised tensors. Built once per process: the records hold no closures."""
     timm = _timm()
     mean = preprocessing.mean * 3 if preprocessing.channels == "gray" else preprocessing.mean
-    first, second, _ = timm.transforms_factory.transforms_imagenet_train(
-        preprocessing.size,
-        scale=augmentation.scale,
-        ratio=augmentation.ratio,
-        hflip=augmentation.flip,
-        vflip=augmentation.vertical_flip,
-        color_jitter=augmentation.color_jitter or None,
-        force_color_jitter=True,
-        auto_augment=augmentation.policy,
-        interpolation=preprocessing.interpolation,
-        mean=mean[::-1] if preprocessing.channels == "bgr" else mean,  # policies fill with the mean colour, in RGB
-        separate=True,
-    )
+    try:
+        first, second, _ = timm.transforms_factory.transforms_imagenet_train(
+            preprocessing.size,
+            scale=augmentation.scale,
+            ratio=augmentation.ratio,
+            hflip=augmentation.flip,
+            vflip=augmentation.vertical_flip,
+            color_jitter=augmentation.color_jitter or None,
+            force_color_jitter=True,
+            auto_augment=augmentation.policy,
+            interpolation=preprocessing.interpolation,
+            mean=mean[::-1] if preprocessing.channels == "bgr" else mean,  # policies fill with the mean colour, in RGB
+            separate=True,
+        )
+    except (AssertionError, ValueError, LookupError) as error:
+        example = AUTHORS.policy
+        raise ValueError(f"timm cannot read policy={augmentation.policy!r} ({error}); one is {example!r}") from error
+    for step in second.transforms:
+        for operation in _operations(step):
+            if operation.aug_fn is timm.auto_augment.posterize:
+                operation.aug_fn = posterized
     erase: Any = timm.random_erasing.RandomErasing(
         augmentation.erase_probability,
         mode=augmentation.erase_mode,
@@ -164,6 +172,24 @@ def _stages(
         device="cpu",
     )
     return (lambda image: second(first(image))), erase if augmentation.erase_probability else (lambda tensor: tensor)
+
+
+def posterized(image: Image.Image, bits_to_keep: int, **_: object) -> Image.Image:
+    """``image`` with only the upper bits of each value; black with none.
+
+    At full magnitude a policy keeps 0 bits, which Pillow before 13 drew black and Pillow 13 refuses, so that timm's
+    own operation ends one run in a few hundred pictures.
+    """
+    if bits_to_keep >= 8:
+        return image
+    return ImageOps.posterize(image, bits_to_keep) if bits_to_keep > 0 else Image.new(image.mode, image.size)
+
+
+def _operations(step: Any) -> Iterator[Any]:
+    """The single operations of one of timm's policies; nothing for any other transform."""
+    yield from getattr(step, "ops", ())
+    for part in getattr(step, "policy", ()):
+        yield from part
 
 
 def _timm() -> ModuleType:
@@ -174,6 +200,7 @@ def _timm() -> ModuleType:
     """
     try:
         import timm.data
+        import timm.data.auto_augment
         import timm.data.random_erasing
         import timm.data.transforms_factory
     except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision's operators were built for another torch

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mvitv2.data.augment import AUTHORS, PLAIN, Augmentation, ShiftTransform, TrainTransform, shifted
+from mvitv2.data.augment import AUTHORS, PLAIN, Augmentation, ShiftTransform, TrainTransform, posterized, shifted
 from mvitv2.data.samples import sample_seed, seeded
 from mvitv2.data.transforms import EvalTransform, crop_corner, cropped, denormalised, normalised, resized_size
 from mvitv2.preprocessing import DETECTION, DETECTION_1024, DIGITS, IMAGENET, IMAGENET_TIMM, KINETICS, Preprocessing
@@ -212,6 +212,28 @@ def test_training_equals_timm(augmentation, seed):
         torch.testing.assert_close(TrainTransform(record, augmentation)(image), expected, rtol=0, atol=0)
 
 
+def test_posterizing_to_no_bits_is_black_as_it_was():
+    """timm asks for 0 bits at full magnitude; Pillow 13 refuses where older versions drew black."""
+    timm_data = pytest.importorskip("timm.data")
+    image = noise(16, 16)
+    for bits in (1, 4, 8):
+        expected = np.asarray(timm_data.auto_augment.posterize(image, bits))
+        np.testing.assert_array_equal(np.asarray(posterized(image, bits)), expected)
+    assert not np.asarray(posterized(image, 0)).any()
+
+
+@pytest.mark.parametrize(
+    "policy", ["rand-m10-n6-mstd0.5-inc1", "rand-m20-n4-mmax20", "augmix-m10", "original-mstd3", "3a"]
+)
+def test_no_policy_stops_training(policy):
+    pytest.importorskip("timm.data")
+    transform = TrainTransform(dataclasses.replace(DIGITS, size=(16, 16)), Augmentation(policy=policy))
+    image = noise(20, 20)
+    for seed in range(200):
+        with seeded(seed):
+            assert transform(image).isfinite().all()
+
+
 def test_seeding_leaves_the_generators_as_they_were():
     random.seed(1)
     np.random.seed(1)
@@ -260,6 +282,13 @@ def test_shifted_repeats_the_edge():
 def test_augmentation_out_of_range(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
         Augmentation(**fields)
+
+
+@pytest.mark.parametrize("policy", ["rand-x9", "rand-mnine", "augmix-q", "original-m9"])
+def test_a_policy_that_timm_cannot_read(policy):
+    pytest.importorskip("timm.data")
+    with pytest.raises(ValueError, match="rand-m9-n6-mstd0.5-inc1"):
+        TrainTransform(IMAGENET, Augmentation(policy=policy))
 
 
 def test_training_needs_a_crop():
