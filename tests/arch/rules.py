@@ -33,8 +33,6 @@ MAY_IMPORT["__init__"] = ALL_BUT_CLI
 MAY_IMPORT["cli"] = ALL_BUT_CLI | {""}  # `import mvitv2` as a user would
 MAY_IMPORT["__main__"] = {"cli"}
 
-BASE_LIBRARIES = {"torch", "numpy", "safetensors", "yaml", "PIL", "tyro", "rich"}
-
 
 def part_of(path: str) -> str:
     """``mvitv2/weights/files.py`` is of the part ``weights``; ``mvitv2/variants.py`` of ``variants``."""
@@ -87,8 +85,8 @@ def wrong_directions(sources: Sources) -> list[str]:
     return found
 
 
-def foreign_libraries(sources: Sources, declared: set[str]) -> list[str]:
-    """Libraries that are not declared, or loaded on import without being light, or used by core without being torch."""
+def foreign_libraries(sources: Sources, *, base: set[str], declared: set[str]) -> list[str]:
+    """Libraries that are not declared, or loaded on import without being in the base, or used by core beside torch."""
     found = []
     for path, text in sources.items():
         for node, name, at_import in imports(path, text):
@@ -99,7 +97,7 @@ def foreign_libraries(sources: Sources, declared: set[str]) -> list[str]:
                 found.append(f"{path}:{node.lineno}: core imports {root}; it may import torch only")
             elif root not in declared:
                 found.append(f"{path}:{node.lineno}: {root} is no dependency in pyproject.toml")
-            elif at_import and root not in BASE_LIBRARIES:
+            elif at_import and root not in base:
                 found.append(f"{path}:{node.lineno}: {root} comes with an extra; import it inside the function")
     return found
 
@@ -170,11 +168,16 @@ def fault_of(node: ast.AST, *, in_cli: bool) -> str | None:
             fault = "assert is dropped by python -O; raise an error with the values"
         case ast.Call(func=ast.Name(id="print")) if not in_cli:
             fault = "the library prints; return, raise or warn"
-        case ast.keyword(arg="strict", value=ast.Constant(value=False)):
+        case ast.Call(func=function, keywords=given) if says_strict_false(given) and ast.unparse(function) != "zip":
             fault = "strict=False hides what does not match; name what is ignored"
         case ast.Attribute(value=ast.Name(id="torch"), attr="jit"):
             fault = "torch.jit is not supported (docs/decisions/0005)"
     return fault
+
+
+def says_strict_false(given: list[ast.keyword]) -> bool:
+    """Whether a call is asked to overlook what does not match."""
+    return any(word.arg == "strict" and getattr(word.value, "value", None) is False for word in given)
 
 
 def names_of(caught: ast.expr) -> set[str]:
