@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from mvitv2.core.config import BlockConfig, MViTConfig, describe, schedule
     from mvitv2.core.model import MViT
     from mvitv2.models import create_model, list_models, model_config
+    from mvitv2.weights.inspect import inspect_weights
+    from mvitv2.weights.load import load_into, load_model
+    from mvitv2.weights.save import save_weights
 
 __all__ = [
     "BlockConfig",
@@ -21,8 +24,12 @@ __all__ = [
     "__version__",
     "create_model",
     "describe",
+    "inspect_weights",
     "list_models",
+    "load_into",
+    "load_model",
     "model_config",
+    "save_weights",
     "schedule",
 ]
 
@@ -34,8 +41,12 @@ _HOMES = {
     "MViTConfig": "mvitv2.core.config",
     "create_model": "mvitv2.models",
     "describe": "mvitv2.core.config",
+    "inspect_weights": "mvitv2.weights.inspect",
     "list_models": "mvitv2.models",
+    "load_into": "mvitv2.weights.load",
+    "load_model": "mvitv2.weights.load",
     "model_config": "mvitv2.models",
+    "save_weights": "mvitv2.weights.save",
     "schedule": "mvitv2.core.config",
 }
 

@@ -22,4 +22,6 @@ def required(module: str, *, extra: str) -> ModuleType:
         return import_module(module)
     except (ImportError, RuntimeError) as error:  # a torchvision built for another torch dies with RuntimeError
         package = module.partition(".")[0]
-        raise MissingExtra(f"{package} is needed here and cannot be imported ({error}); pip install 'mvitv2[{extra}]'") from error
+        raise MissingExtra(
+            f"{package} is needed here and cannot be imported ({error}); pip install 'mvitv2[{extra}]'"
+        ) from error

@@ -53,7 +53,9 @@ def model_config(
     """The configuration of a named model with some of its numbers changed; see :func:`create_model`."""
     config = VARIANTS[variant_name(name)]
     if num_frames is not None and config.rank == len(("H", "W")):
-        raise ValueError(f"{name} is a model for images; num_frames={num_frames} needs one for clips, such as mvitv2_s_16x4")
+        raise ValueError(
+            f"{name} is a model for images; num_frames={num_frames} needs one for clips, such as mvitv2_s_16x4"
+        )
     size = config.input_size
     if img_size is not None:
         side = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
@@ -103,7 +105,8 @@ def create_model(
     config = model_config(name, **changes)
     if pretrained or checkpoint_path is not None:
         # reading weights needs libraries that building a model does not
-        from mvitv2.weights.load import load_into, pretrained_file  # noqa: PLC0415
+        from mvitv2.weights.load import load_into
+        from mvitv2.weights.pretrained import pretrained_file
 
         source = checkpoint_path if checkpoint_path is not None else pretrained_file(name)
         model = load_into(build(config, attend), source)

@@ -25,11 +25,23 @@ CLIP: dict[str, Any] = {
     "init": "video",
 }
 CLASS_TOKEN: dict[str, Any] = {"class_token": True, "readout": "class_token"}
-V1_STREAM: dict[str, Any] = {"rel_pos_spatial": False, "rel_pos_temporal": False, "residual_pooling": "none", "init": "video"}
-DETECTION: dict[str, Any] = {"num_classes": 0, "final_norm": False, "output_norms": (0, 1, 2, 3), "rel_pos_zero_init": True}
+V1_STREAM: dict[str, Any] = {
+    "rel_pos_spatial": False,
+    "rel_pos_temporal": False,
+    "residual_pooling": "none",
+    "init": "video",
+}
+DETECTION: dict[str, Any] = {
+    "num_classes": 0,
+    "final_norm": False,
+    "output_norms": (0, 1, 2, 3),
+    "rel_pos_zero_init": True,
+}
 
 
-def _image(depths: tuple[int, ...], drop_path: float, *, widths: dict[str, Any] | None = None, **fields: Any) -> MViTConfig:
+def _image(
+    depths: tuple[int, ...], drop_path: float, *, widths: dict[str, Any] | None = None, **fields: Any
+) -> MViTConfig:
     expand_in = fields.pop("expand_in", "attention")
     blocks = stages(depths=depths, expand_in=expand_in, **(widths or {}))
     return MViTConfig(blocks=blocks, drop_path=drop_path, **fields)

@@ -144,12 +144,16 @@ class MViTConfig:
             raise ValueError("; ".join(problems))
 
     def _wrong_ranks(self, rank: int) -> list[str]:
-        named = {name: getattr(self, name) for name in ("patch_kernel", "patch_stride", "patch_padding", "abs_pos_size")}
+        named = {
+            name: getattr(self, name) for name in ("patch_kernel", "patch_stride", "patch_padding", "abs_pos_size")
+        }
         for index, block in enumerate(self.blocks):
             for name in ("q_stride", "kv_stride", "q_kernel", "kv_kernel", "table_rows"):
                 named[f"blocks[{index}].{name}"] = getattr(block, name)
         expected = f"needs {rank} numbers, one per axis of input_size={self.input_size}"
-        return [f"{name}={value} {expected}" for name, value in named.items() if value is not None and len(value) != rank]
+        return [
+            f"{name}={value} {expected}" for name, value in named.items() if value is not None and len(value) != rank
+        ]
 
     def _wrong_choices(self) -> list[str]:
         problems: list[str] = []
@@ -179,7 +183,9 @@ class MViTConfig:
             problems += [f"blocks[{index}]: {text}" for text in _wrong_block(block)]
         for index, (block, after) in enumerate(zip(self.blocks, self.blocks[1:], strict=False)):
             if self.reversible is None and block.dim_out != after.dim_in:
-                problems.append(f"blocks[{index}].dim_out={block.dim_out} is not blocks[{index + 1}].dim_in={after.dim_in}")
+                problems.append(
+                    f"blocks[{index}].dim_out={block.dim_out} is not blocks[{index + 1}].dim_in={after.dim_in}"
+                )
         return problems
 
     @property

@@ -44,8 +44,7 @@ def init_weights(module: nn.Module, config: MViTConfig) -> None:
             _draw(layer.weight)
     for name, parameter in module.named_parameters():
         _init_position(name.rpartition(".")[2], parameter, config)
-    head = module.get_submodule("head") if isinstance(getattr(module, "head", None), nn.Module) else module
-    _scale_head(head, config.head_init_scale)
+    _scale_head(dict(module.named_children()).get("head", module), config.head_init_scale)
 
 
 def _init_position(name: str, parameter: Tensor, config: MViTConfig) -> None:

@@ -237,12 +237,16 @@ class PatchEmbed(nn.Module):
         """Refuse what is no batch of images or clips this model can take, with both shapes in the message."""
         axes = "(B, C, H, W)" if self.rank == 2 else "(B, C, T, H, W)"
         if not isinstance(pixels, Tensor):
-            raise TypeError(f"expected a tensor {axes}, got {type(pixels).__name__}; SlowFast's list of one clip is clip[0]")
+            raise TypeError(
+                f"expected a tensor {axes}, got {type(pixels).__name__}; SlowFast's list of one clip is clip[0]"
+            )
         if pixels.ndim != self.rank + 2 or pixels.shape[1] != self.in_channels:
             raise ValueError(f"expected {axes} with C = {self.in_channels}, got {tuple(pixels.shape)}")
         smallest = tuple(max(k - 2 * p, 1) for k, p in zip(self.kernel, self.padding, strict=True))
         if any(n < s for n, s in zip(pixels.shape[2:], smallest, strict=True)):
-            raise ValueError(f"an input of {tuple(pixels.shape[2:])} is smaller than one patch; at least {smallest} is needed")
+            raise ValueError(
+                f"an input of {tuple(pixels.shape[2:])} is smaller than one patch; at least {smallest} is needed"
+            )
 
 
 class MultiScaleBlock(nn.Module):

@@ -40,7 +40,9 @@ def sincos_positions(dim: int, grid: Grid) -> Tensor:
         ValueError: ``dim`` is no multiple of 8 that also gives width and height whole pairs, or the grid has no time.
     """
     if len(grid) != 3 or dim % 16:
-        raise ValueError(f"sincos positions need a (T, H, W) grid and channels in multiples of 16, got {grid} and {dim}")
+        raise ValueError(
+            f"sincos positions need a (T, H, W) grid and channels in multiples of 16, got {grid} and {dim}"
+        )
     time, height, width = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid), indexing="ij")
     share = dim // 4 * 3 // 2
     parts = [_waves(time, dim // 4), _waves(width, share), _waves(height, share)]

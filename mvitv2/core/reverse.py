@@ -61,7 +61,9 @@ class ReverseSegment(torch.autograd.Function):
     """The forward keeps its outputs alone; the backward walks the blocks from last to first."""
 
     @staticmethod
-    def forward(ctx: Any, blocks: Sequence[Coupling], grid: Grid, x1: Tensor, x2: Tensor, *parameters: Tensor) -> Streams:
+    def forward(
+        ctx: Any, blocks: Sequence[Coupling], grid: Grid, x1: Tensor, x2: Tensor, *parameters: Tensor
+    ) -> Streams:
         """Outputs of the last block; per branch the random state it started from is kept."""
         ctx.blocks, ctx.grid, ctx.states = blocks, grid, []
         device = x1.device.type
@@ -87,7 +89,9 @@ class ReverseSegment(torch.autograd.Function):
                 parameters = list(block.parameters())
                 g_out, dy1, dg = _branch_gradient(block.transform, y1, d2, parameters, before_g)
                 y2, d1 = y2 - g_out, d1 + dy1
-                f_out, dx2, df = _branch_gradient(lambda x, b=block: b.attend(x, ctx.grid), y2, d1, parameters, before_f)
+                f_out, dx2, df = _branch_gradient(
+                    lambda x, b=block: b.attend(x, ctx.grid), y2, d1, parameters, before_f
+                )
                 y1, d2 = y1 - f_out, d2 + dx2
                 gradients.append([_sum(a, b) for a, b in zip(df, dg, strict=True)])
         after.restore(y1)

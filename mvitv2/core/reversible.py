@@ -165,7 +165,9 @@ class TwoStreamFusion(nn.Module):
         self.mode = mode
         if "concat_linear" not in mode:
             if mode not in FUSIONS:
-                raise ValueError(f"fusion {mode!r} is none of {', '.join(FUSIONS)}, concat_linear_R, ln+concat_linear_R")
+                raise ValueError(
+                    f"fusion {mode!r} is none of {', '.join(FUSIONS)}, concat_linear_R, ln+concat_linear_R"
+                )
             return
         ratio = float(mode.split("_")[2]) if mode.count("_") > 1 else 1.0
         mlp = MLP(dim, int(dim * ratio), dim)

@@ -77,7 +77,7 @@ def _kernels(c: Carrier) -> None:
     """Image kernels into clips and back."""
     if c.source.rank == c.target.rank:
         return
-    names = [n for n in c.state if n == "patch_embed.proj.weight" or ".pool_" in n and n.endswith(".weight")]
+    names = [n for n in c.state if n == "patch_embed.proj.weight" or (".pool_" in n and n.endswith(".weight"))]
     if c.target.rank > c.source.rank:
         for name in names:
             frames = _time_kernel(c.target, name)
@@ -127,7 +127,9 @@ def _relative_tables(c: Carrier) -> None:
     if changed:
         c.notes.append(f"{changed} relative position tables resampled ({c.how.resampling})")
     if c.target.position_axes != c.source.position_axes:
-        c.notes.append(f"relative tables for axes {c.source.position_axes or '-'} became {c.target.position_axes or '-'}")
+        c.notes.append(
+            f"relative tables for axes {c.source.position_axes or '-'} became {c.target.position_axes or '-'}"
+        )
 
 
 def _rows(spec: BlockSpec, config: MViTConfig, axis: str) -> int:
@@ -210,7 +212,10 @@ def _projections(c: Carrier) -> None:
     if separate == (c.source.separate_qkv or c.source.pool_first):
         return
     for name in [n for n in c.state if n.endswith((".attn.qkv.weight", ".attn.qkv.bias"))]:
-        attn, x = name[: -len("qkv.weight")] if name.endswith("weight") else name[: -len("qkv.bias")], name.rpartition(".")[2]
+        attn, x = (
+            name[: -len("qkv.weight")] if name.endswith("weight") else name[: -len("qkv.bias")],
+            name.rpartition(".")[2],
+        )
         for q, part in zip("qkv", c.state.pop(name).chunk(3), strict=True):
             c.state[f"{attn}{q}.{x}"] = part.clone()
     for name in [n for n in c.state if n.endswith((".attn.q.weight", ".attn.q.bias"))] if not separate else []:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mvitv2.core.config import AXES, MViTConfig, schedule
 from mvitv2.core.relpos import table_rows
-from mvitv2.weights.dialects import Dialect, DialectError, Numbering, renamed, reversed_rules
+from mvitv2.weights.dialects import Dialect
+from mvitv2.weights.rename import DialectError, Numbering, renamed, reversed_rules
 
 State = dict[str, Tensor]
 
@@ -38,10 +39,12 @@ def to_ours(tensors: Mapping[str, Tensor], dialect: Dialect, depths: tuple[int, 
     prefix = prefix_of(tensors, dialect)
     plain = {strip_prefix(name, prefix): value for name, value in tensors.items()}
     aliases = {n for n in plain if _matches(n, dialect.aliases)}
-    pretraining = sorted(n for n in plain if _matches(n, dialect.pretraining))
+    besides = sorted(n for n in plain if _matches(n, dialect.besides))
     _check_aliases(plain, aliases)
-    kept = {n: v for n, v in plain.items() if n not in aliases and n not in pretraining}
-    return Ours(renamed(kept, dialect.rules, Numbering(depths), what=dialect.name), pretraining, prefix)
+    kept = {n: v for n, v in plain.items() if n not in aliases and n not in besides}
+    state = renamed(kept, dialect.rules, Numbering(depths), what=dialect.name)
+    unflat = {n: v.reshape(1, -1, v.shape[-1]) if n in dialect.flat else v for n, v in state.items()}
+    return Ours(unflat, besides, prefix)
 
 
 def to_theirs(state: Mapping[str, Tensor], dialect: Dialect, config: MViTConfig, *, prefix: str | None = None) -> State:
@@ -56,8 +59,8 @@ def to_theirs(state: Mapping[str, Tensor], dialect: Dialect, config: MViTConfig,
     state = dict(state)
     for name in dialect.flat:
         if name in state:
-            flat = state[name][0]
-            state[name] = flat[0] if flat.shape[0] == 1 and name in ("cls_token", "pos_embed_class") else flat
+            single = name in ("cls_token", "pos_embed_class")
+            state[name] = state[name][0, 0] if single else state[name][0]
     theirs = renamed(state, reversed_rules(dialect.rules), Numbering(depths_of(config)), what="own")
     prefix = dialect.prefixes[0] if prefix is None else prefix
     named = {name if _unprefixed(name) else prefix + name: value for name, value in theirs.items()}
@@ -145,7 +148,11 @@ def fitted(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> Sta
     result: State = {}
     for name, value in state.items():
         want = shapes.get(name)
-        if want is not None and value.ndim == len(want) + 1 and name.rpartition(".")[0].endswith(("pool_q", "pool_k", "pool_v")):
+        if (
+            want is not None
+            and value.ndim == len(want) + 1
+            and name.rpartition(".")[0].endswith(("pool_q", "pool_k", "pool_v"))
+        ):
             value = value[:, :, value.shape[2] // 2]
         if want is not None and value.shape != want and _same_but_for_ones(value.shape, want):
             value = value.reshape(want)

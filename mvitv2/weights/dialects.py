@@ -8,29 +8,10 @@ all stages, ``{stage}`` and ``{place}`` the same block counted per stage, ``{lev
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import accumulate
 
 from torch import Tensor
 
-Rules = tuple[tuple[str, str], ...]
-FIELDS = {
-    "block": r"\d+",
-    "stage": r"\d+",
-    "place": r"\d+",
-    "level": r"\d+",
-    "scale": r"\d+",
-    "last": r"\d+",
-    "q": "[qkv]",
-    "rest": r".+",
-    "x": r"[^.]+",
-}
-FIRST_LEVEL = 2
-"""The finest level of a pyramid is called 2: its stride is 4."""
-
-
-class DialectError(ValueError):
-    """A file's names fit no dialect, or not the one asked for."""
+from mvitv2.weights.rename import DialectError, Rules
 
 
 @dataclass(frozen=True)
@@ -45,11 +26,11 @@ class Dialect:
     """What may stand before every name, likeliest first when written."""
     aliases: tuple[str, ...] = ()
     """Second names of parameters; left out on reading, written again on writing."""
-    pretraining: tuple[str, ...] = ()
-    """Keys that served pre-training only: decoders, targets; left out, and said so."""
+    besides: tuple[str, ...] = ()
+    """Keys of parts beside backbone and classifier: decoders of pre-training, heads of detectors; left out, and said so."""
     flat: tuple[str, ...] = ()
     """Our names of parameters that lie there without leading axes of length 1."""
-    container: tuple[str, str] = ("torch", "")
+    container: tuple[str, str] = ("torch zip", "")
     """How its files are written: container and the key under which the state dict lies."""
     extension: str = ".pth"
     conventions: Mapping[str, object] = field(default_factory=dict)
@@ -76,7 +57,7 @@ OFFICIAL = Dialect(
     name="official",
     hallmarks=(r"patch_embed\.proj\.weight",),
     rules=NATIVE,
-    container=("torch", "model_state"),
+    container=("torch zip", "model_state"),
     extension=".pyth",
     conventions={"residual_pooling": "grid", "head_activation": "softmax"},
 )
@@ -84,8 +65,8 @@ SLOWFAST = Dialect(
     name="slowfast",
     hallmarks=(r"patch_embed\.proj\.weight", r"rev_backbone\..+"),
     rules=NATIVE,
-    pretraining=(r"mask_token", r"pred_head\..+", r"hogs\..+", r"decoder_.+"),
-    container=("torch", "model_state"),
+    besides=(r"mask_token", r"pred_head\..+", r"hogs\..+", r"decoder_.+"),
+    container=("torch zip", "model_state"),
     extension=".pyth",
     conventions={"residual_pooling": "grid", "head_activation": "softmax", "init": "video"},
 )
@@ -102,7 +83,8 @@ DETECTRON2 = Dialect(
         *TRUNK,
         *BLOCKS,
     ),
-    container=("pickle", "model"),
+    besides=(r"proposal_generator\..+", r"roi_heads\..+", r"pixel_(mean|std)"),
+    container=("raw pickle", "model"),
     extension=".pkl",
     conventions={"residual_pooling": "grid", "final_norm": False, "rel_pos_zero_init": True},
 )
@@ -179,7 +161,7 @@ MMPRETRAIN = Dialect(
     hallmarks=(r"(backbone\.)?patch_embed\.projection\.weight",),
     prefixes=("backbone.", ""),
     rules=_openmmlab_rules("head.fc"),
-    container=("torch", "state_dict"),
+    container=("torch zip", "state_dict"),
     conventions={"residual_pooling": "grid", "feed_output_norms": True},
 )
 MMACTION2 = Dialect(
@@ -187,7 +169,7 @@ MMACTION2 = Dialect(
     hallmarks=(r"(backbone\.)?patch_embed\.projection\.weight",),
     prefixes=("backbone.", ""),
     rules=_openmmlab_rules("cls_head.fc_cls"),
-    container=("torch", "state_dict"),
+    container=("torch zip", "state_dict"),
     conventions={"residual_pooling": "grid", "feed_output_norms": True, "init": "video"},
 )
 PYTORCHVIDEO = Dialect(
@@ -203,15 +185,16 @@ PYTORCHVIDEO = Dialect(
         ("head.proj.{x}", "head.projection.{x}"),
     ),
     aliases=(r"blocks\.(\d+)\.attn\._attention_pool_([qkv])\.(pool|norm)\.(.+)",),
-    container=("torch", "model_state"),
+    container=("torch zip", "model_state"),
     extension=".pyth",
     conventions={"residual_pooling": "all", "init": "video"},
 )
-OWN = Dialect(name="mvitv2", hallmarks=(), rules=(("{rest}", "{rest}"),), container=("own", ""), extension=".safetensors")
+OWN = Dialect(
+    name="mvitv2", hallmarks=(), rules=(("{rest}", "{rest}"),), container=("safetensors", ""), extension=".safetensors"
+)
 
 DIALECTS: dict[str, Dialect] = {
-    d.name: d
-    for d in (OWN, OFFICIAL, SLOWFAST, DETECTRON2, TIMM, TORCHVISION, MMPRETRAIN, MMACTION2, PYTORCHVIDEO)
+    d.name: d for d in (OWN, OFFICIAL, SLOWFAST, DETECTRON2, TIMM, TORCHVISION, MMPRETRAIN, MMACTION2, PYTORCHVIDEO)
 }
 IMAGE_WEIGHT = 4
 """Axes of a 2-D convolution's weight; a clip's has one more."""
@@ -241,94 +224,3 @@ def detect(tensors: Mapping[str, Tensor]) -> Dialect:
 
 def _has(names: Iterable[str], patterns: tuple[str, ...]) -> bool:
     return any(re.fullmatch(pattern, name) for name in names for pattern in patterns)
-
-
-@lru_cache(maxsize=512)
-def matcher(pattern: str) -> re.Pattern[str]:
-    """A rule's pattern as a regular expression; a field that occurs twice must be the same twice."""
-    seen: set[str] = set()
-    out: list[str] = []
-    for i, part in enumerate(re.split(r"\{(\w+)\}", pattern)):
-        if i % 2 == 0:
-            out.append(re.escape(part))
-        else:
-            out.append(f"(?P={part})" if part in seen else f"(?P<{part}>{FIELDS[part]})")
-            seen.add(part)
-    return re.compile("".join(out))
-
-
-@dataclass(frozen=True)
-class Numbering:
-    """How blocks are counted: through all stages and per stage."""
-
-    depths: tuple[int, ...]
-
-    def block(self, stage: int, place: int) -> int:
-        """Number of a block through all stages."""
-        return sum(self.depths[:stage]) + place
-
-    def stage_and_place(self, block: int) -> tuple[int, int]:
-        """Stage of a block, and its number there."""
-        ends = list(accumulate(self.depths))
-        stage = next(s for s, end in enumerate(ends) if block < end)
-        return stage, block - sum(self.depths[:stage])
-
-    def completed(self, fields: dict[str, str]) -> dict[str, str] | None:
-        """A rule's fields with those that follow from them; ``None`` where they contradict each other."""
-        full = dict(fields)
-        if "stage" in fields:
-            full["block"] = str(self.block(int(fields["stage"]), int(fields["place"])))
-        elif "block" in fields and self.depths:
-            stage, place = self.stage_and_place(int(fields["block"]))
-            full |= {"stage": str(stage), "place": str(place)}
-        if "level" in fields:
-            full["scale"] = str(int(fields["level"]) - FIRST_LEVEL)
-        elif "scale" in fields:
-            full["level"] = str(int(fields["scale"]) + FIRST_LEVEL)
-        last = str(len(self.depths) - 1)
-        if fields.get("last", last) != last:
-            return None
-        return full | {"last": last}
-
-
-def renamed(
-    tensors: Mapping[str, Tensor], rules: Rules, numbering: Numbering, *, what: str
-) -> dict[str, Tensor]:
-    """Rename every key by the first rule that fits.
-
-    Args:
-        tensors: Names on the left of the rules.
-        rules: ``(from, to)`` patterns.
-        numbering: How blocks are counted.
-        what: Whose names these are, for the message.
-
-    Raises:
-        DialectError: Keys that no rule fits, or several that become one; all of them are named.
-    """
-    result: dict[str, Tensor] = {}
-    strangers: list[str] = []
-    for key, value in tensors.items():
-        name = _renamed_key(key, rules, numbering)
-        if name is None:
-            strangers.append(key)
-        elif name in result:
-            raise DialectError(f"two {what} names become {name!r}; the second is {key!r}")
-        else:
-            result[name] = value
-    if strangers:
-        raise DialectError(f"{len(strangers)} names are no {what} MViT names: {', '.join(strangers)}")
-    return result
-
-
-def _renamed_key(key: str, rules: Rules, numbering: Numbering) -> str | None:
-    for theirs, ours in rules:
-        match = matcher(theirs).fullmatch(key)
-        fields = numbering.completed(match.groupdict()) if match else None
-        if fields is not None:
-            return ours.format(**fields)
-    return None
-
-
-def reversed_rules(rules: Rules) -> Rules:
-    """The same table read from right to left."""
-    return tuple((ours, theirs) for theirs, ours in rules)

@@ -16,7 +16,7 @@ from mvitv2.core.pyramid import PyramidBackbone
 from mvitv2.core.reversible import ReversibleMViT
 from mvitv2.tasks.actions import RoIClassifier
 from mvitv2.weights.convert import depths_of
-from mvitv2.weights.dialects import Numbering
+from mvitv2.weights.rename import Numbering
 
 from . import parity_weights as pw
 from .build import Case

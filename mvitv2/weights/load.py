@@ -1,0 +1,199 @@
+"""Models from weights files of any codebase, at any size, for any number of classes."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatch
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from mvitv2.core.config import MViTConfig
+from mvitv2.core.heads import TransformerBasicHead
+from mvitv2.core.init import init_weights
+from mvitv2.core.model import MViT
+from mvitv2.core.pyramid import PyramidBackbone
+from mvitv2.core.reversible import build
+from mvitv2.kernels import backend as attention_backend
+from mvitv2.weights.adapt import Adaptation, Inflation, adapted
+from mvitv2.weights.card import card_of
+from mvitv2.weights.convert import State
+from mvitv2.weights.opened import Opened, Source, filled, open_weights
+from mvitv2.weights.rename import FIRST_LEVEL
+
+LOG = logging.getLogger("mvitv2")
+FRESH_WITHOUT_ERROR = ("output_norms.*",)
+"""Parts a backbone for detection has and a classifier lacks; they start as they were initialised, and that is said."""
+
+
+def load_model(
+    source: Source,
+    *,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    img_size: int | Sequence[int] | None = None,
+    num_frames: int | None = None,
+    config: MViTConfig | None = None,
+    dialect: str | None = None,
+    ignore: Sequence[str] = (),
+    backend: str = "auto",
+    resampling: Literal["linear", "anchored"] = "linear",
+    **fields: Any,
+) -> MViT | PyramidBackbone:
+    """The model in a weights file, with the conventions of the codebase that wrote it, in eval mode.
+
+    Nobody names a variant: dialect and configuration follow from names, shapes and what the file says of itself. What was
+    changed, left out or assumed is told in ``model.card["loading"]`` and logged.
+
+    Args:
+        source: Path or state dict of any dialect: facebookresearch/mvit, SlowFast, detectron2, timm, torchvision, mmpretrain,
+            mmaction2, pytorchvideo, or our own.
+        num_classes: Another number of classes draws a new classifier; 0 drops it.
+        in_chans: Another number of input channels; the stem is adapted.
+        img_size: Another size the position tables are resampled for; every size runs without it as well.
+        num_frames: Another number of frames, likewise.
+        config: What the model is, where names and shapes cannot tell.
+        dialect: Whose names they are, instead of looking.
+        ignore: Patterns of names that may be missing or superfluous, such as ``"head.*"``.
+        backend: Attention backend, one of :data:`mvitv2.kernels.BACKENDS`.
+        resampling: Rule for position tables of another size.
+        **fields: Conventions to set otherwise, fields of :class:`~mvitv2.core.config.MViTConfig`.
+
+    Raises:
+        mvitv2.weights.files.WeightsFileError: The file cannot be read.
+        DialectError: Names or shapes do not fit; all of them are in the message.
+    """
+    opened = open_weights(source, config=config, dialect=dialect)
+    size = _size(opened.config, img_size, num_frames)
+    given = {"num_classes": num_classes, "in_channels": in_chans, "input_size": size}
+    target = replace(opened.config, **{k: v for k, v in given.items() if v is not None}, **fields)
+    if target.input_size != opened.config.input_size:
+        target = replace(target, blocks=tuple(replace(b, table_rows=None) for b in target.blocks))
+    with torch.device("meta"):
+        model = build(target, attention_backend(backend))
+    whole = _with_pyramid(model, opened)
+    notes = transferred(whole, opened, Adaptation(resampling=resampling), ignore=ignore)
+    model.card = card_of(opened, source, notes)
+    return whole.eval()
+
+
+def load_into(
+    model: MViT,
+    source: Source,
+    *,
+    config: MViTConfig | None = None,
+    ignore: Sequence[str] = (),
+    resampling: Literal["linear", "anchored"] = "linear",
+    inflation: Inflation = "centre",
+) -> MViT:
+    """Fill a model of ours from a file of any dialect, size or task: image to clip, clip to image, classifier to detector.
+
+    A classifier for another number of classes keeps its fresh weights; that, and every change, is told in ``model.card``.
+
+    Args:
+        model: Of the configuration that is wanted.
+        source: As for :func:`load_model`.
+        config: What the file's model is, where names and shapes cannot tell.
+        ignore: Patterns of names that may be missing or superfluous.
+        resampling: Rule for position tables of another size.
+        inflation: How image kernels become clip kernels.
+    """
+    opened = open_weights(source, config=config)
+    how = Adaptation(resampling=resampling, inflation=inflation)
+    notes = transferred(model, opened, how, ignore=ignore)
+    model.card = card_of(opened, source, notes)
+    return model
+
+
+def transferred(model: nn.Module, opened: Opened, how: Adaptation, *, ignore: Sequence[str] = ()) -> list[str]:
+    """Carry a checkpoint's weights into a model.
+
+    Returns:
+        What was changed, left out or assumed, a sentence each.
+
+    Raises:
+        DialectError: Tensors that match nothing, are missing or mis-shaped; all are named.
+    """
+    pyramid = isinstance(model, PyramidBackbone)
+    backbone = model.bottom_up if pyramid else model
+    state, notes = adapted(opened.backbone, opened.config, backbone.config, how)
+    notes += _classifier(state, opened.config, backbone)
+    notes += _norms(state, backbone)
+    if pyramid:
+        rest = {n: v for n, v in opened.state.items() if not n.startswith("bottom_up.")}
+        state = {**{f"bottom_up.{n}": v for n, v in state.items()}, **rest}
+    notes += _ignored(state, model, ignore)
+    filled(model, state, what=f"this {opened.dialect.name} checkpoint")
+    if opened.left_out:
+        notes.append(f"left out {len(opened.left_out)} tensors that are not the backbone's, first {opened.left_out[0]}")
+    notes += [f"assumed {text}" for text in opened.assumed]
+    for note in notes:
+        LOG.info("%s", note)
+    return notes
+
+
+def _classifier(state: State, source: MViTConfig, model: MViT) -> list[str]:
+    """A classifier for another number of classes is drawn anew; none is wanted for 0."""
+    classes = model.config.num_classes
+    if source.num_classes == classes:
+        return []
+    for name in [n for n in state if n.startswith("head.")]:
+        del state[name]
+    if not classes:
+        return [f"classifier of {source.num_classes} classes dropped"]
+    head = nn.ModuleDict({"head": TransformerBasicHead(model.config.num_features, classes)})
+    init_weights(head, model.config)
+    state.update(head.state_dict())
+    return [f"classifier of {source.num_classes} classes replaced by a new one of {classes}"]
+
+
+def _norms(state: State, model: MViT) -> list[str]:
+    """A classifier's last norm has no place in a detection backbone, whose levels have norms of their own."""
+    notes: list[str] = []
+    if not model.config.final_norm and "norm.weight" in state:
+        del state["norm.weight"], state["norm.bias"]
+        notes.append("the norm before the classifier dropped")
+    wanted = model.state_dict()
+    missing = [n for n in wanted if n not in state and any(fnmatch(n, p) for p in FRESH_WITHOUT_ERROR)]
+    state.update(
+        {n: torch.ones_like(wanted[n]) if n.endswith("weight") else torch.zeros_like(wanted[n]) for n in missing}
+    )
+    if missing:
+        notes.append(f"{len(missing)} parameters of output norms start fresh")
+    return notes
+
+
+def _ignored(state: State, model: nn.Module, patterns: Sequence[str]) -> list[str]:
+    wanted = model.state_dict()
+    dropped = [n for n in state if n not in wanted and any(fnmatch(n, p) for p in patterns)]
+    kept = [n for n in wanted if n not in state and any(fnmatch(n, p) for p in patterns)]
+    for name in dropped:
+        del state[name]
+    state.update({name: wanted[name] for name in kept})
+    notes = [f"ignored {len(dropped)} superfluous tensors, first {dropped[0]}"] if dropped else []
+    return notes + ([f"kept {len(kept)} tensors as they were, first {kept[0]}"] if kept else [])
+
+
+def _with_pyramid(model: MViT, opened: Opened) -> MViT | PyramidBackbone:
+    if not opened.has_pyramid:
+        return model
+    laterals = {n.split(".")[0] for n in opened.state if n.startswith("fpn_lateral")}
+    stages = sorted(int(n.removeprefix("fpn_lateral")) - FIRST_LEVEL for n in laterals)
+    first = f"fpn_lateral{stages[0] + FIRST_LEVEL}"
+    channels = opened.state[f"{first}.weight"].shape[0]
+    norm = "LN" if f"{first}.norm.weight" in opened.state else ""
+    with torch.device("meta"):
+        return PyramidBackbone(model, channels, norm=norm, stages=stages)
+
+
+def _size(config: MViTConfig, img_size: int | Sequence[int] | None, num_frames: int | None) -> tuple[int, ...] | None:
+    if img_size is None and num_frames is None:
+        return None
+    side = config.input_size[-2:] if img_size is None else img_size
+    spatial = (side, side) if isinstance(side, int) else tuple(side)
+    if config.rank == len("hw"):
+        if num_frames is not None:
+            raise ValueError(f"num_frames={num_frames} for a model of images")
+        return spatial
+    return (config.input_size[0] if num_frames is None else num_frames, *spatial)
