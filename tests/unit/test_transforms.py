@@ -284,10 +284,10 @@ def test_augmentation_out_of_range(fields):
         Augmentation(**fields)
 
 
-@pytest.mark.parametrize("policy", ["rand-x9", "rand-mnine", "augmix-q", "original-m9"])
+@pytest.mark.parametrize("policy", ["rand-x9", "original-m9"])
 def test_a_policy_that_timm_cannot_read(policy):
     pytest.importorskip("timm.data")
-    with pytest.raises(ValueError, match="rand-m9-n6-mstd0.5-inc1"):
+    with pytest.raises(ValueError, match=r"timm cannot read policy=.*; one is .rand-m9-n6"):
         TrainTransform(IMAGENET, Augmentation(policy=policy))
 
 
