@@ -93,8 +93,8 @@ def create_model(
         features_only: A backbone whose output is a list of feature maps.
         out_indices: Which stages those are; all if not given.
         backend: Attention backend, one of :data:`mvitv2.kernels.BACKENDS`.
-        **changes: ``num_classes`` (0: features), ``in_chans``, ``img_size``, ``num_frames``, ``drop_path_rate``, ``drop_rate``,
-            and any field of :class:`~mvitv2.core.config.MViTConfig`.
+        **changes: ``num_classes`` (0: features), ``in_chans``, ``img_size``, ``num_frames``, ``drop_path_rate``,
+            ``drop_rate``, and any field of :class:`~mvitv2.core.config.MViTConfig`.
 
     Raises:
         ValueError: There is no such model, or the changes make none.

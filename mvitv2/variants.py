@@ -1,8 +1,10 @@
 """Every published architecture, as data, under names of one scheme.
 
-``mvitv2_t``: family and size. ``_cls``: with class token. ``_21k``: 19168 classes. ``_16x4``: 16 frames, every 4th of a video.
-``_det``: backbone with windows for large images. The names people know from other codebases are in ``aliases.py``.
-Sources: mvit ``configs/``, SlowFast ``configs/``, detectron2 ``projects/MViTv2`` and ``projects/ViTDet``, timm ``mvitv2.py``.
+``mvitv2_t``: family and size. ``_cls``: with class token. ``_21k``: 19168 classes. ``_16x4``: 16 frames, every 4th of a
+video. ``_det``: backbone with windows for large images. The names people know from other codebases are in
+``aliases.py``.
+Sources: mvit ``configs/``, SlowFast ``configs/``, detectron2 ``projects/MViTv2`` and ``projects/ViTDet``, timm
+    ``mvitv2.py``.
 """
 
 from dataclasses import replace

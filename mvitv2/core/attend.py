@@ -2,7 +2,8 @@
 
 Every backend has the signature of :func:`reference`, which defines what they must all compute:
 
-    q ``(B, h, P + N', d)``, k and v ``(B, h, P + N'', d)``, per axis a term ``(B, h, N', size)`` -> ``(B, h, P + N', d)``
+    q ``(B, h, P + N', d)``, k and v ``(B, h, P + N'', d)``, a term ``(B, h, N', size)`` per axis
+    -> ``(B, h, P + N', d)``
 
 Without position tables ``terms`` is empty. The class token neither gives nor gets a bias.
 """

@@ -98,7 +98,8 @@ class MultiScaleAttention(nn.Module):
             v: As ``k``.
             q_grid: How queries lie.
             k_grid: How keys lie.
-            padding: Terms that hide the padding of windows, per axis ``(windows, 1, 1, size)``; windows ride in the batch.
+            padding: Terms that hide the padding of windows, per axis ``(windows, 1, 1, size)``; windows ride in the
+                batch.
         """
         terms = self.position_terms(q, q_grid, k_grid)
         if padding:
@@ -107,7 +108,7 @@ class MultiScaleAttention(nn.Module):
         return self.attend(q, k, v, terms)
 
     def position_terms(self, q: Tensor, q_grid: Grid, k_grid: Grid) -> list[Tensor]:
-        """Per axis a term ``(B, h, N', k_grid[axis])`` of the logits, zeros where an axis has no table; none at all without."""
+        """Per axis a term ``(B, h, N', k_grid[axis])`` of the logits, zeros without a table; none if no axis has one."""
         if not self.tabled:
             return []
         q = q[:, :, num_prefix(q, q_grid) :] * self.position_scale

@@ -43,7 +43,7 @@ class Reversible:
     transitions: tuple[int, ...]
     """Blocks that change grid or width; they fuse the two streams and start them anew. All others are reversible."""
     pre_q_fusion: str = "avg"
-    """How a transition fuses its two streams: add, avg, max, min, concat_linear_R (MLP of ratio R), ln+concat_linear_R."""
+    """How a transition fuses its streams: add, avg, max, min, concat_linear_R (MLP of ratio R), ln+concat_linear_R."""
     path_fusion: str = "concat"
     """How the two streams become one at the end: add, avg, max, min or concat."""
 
@@ -82,15 +82,15 @@ class MViTConfig:
     """Relative positions in time; only clips have that axis."""
     rel_pos_zero_init: bool = False
     table_resampling: Literal["linear", "anchored", "first_rows"] = "linear"
-    """Position rows at another size: interpolated as the peers do, interpolated around displacement 0 (our own, exact at
-    that row), or the first rows of the table (mvit and timm, smaller inputs only)."""
+    """Position rows at another size: interpolated as the peers do, interpolated around displacement 0 (our own, exact
+    at that row), or the first rows of the table (mvit and timm, smaller inputs only)."""
     displacement_order: Literal["authors", "torchvision"] = "authors"
     """Which order of float32 sums numbers the table rows; differs for a few odd sizes only."""
     position_scale: Literal["code", "paper"] = "code"
     """Position logits as in the released code, or divided by ``sqrt(d)`` as in eq. 3 of the paper."""
 
     pool_mode: Literal["conv", "conv_unshared", "conv_dense", "avg", "max"] = "conv"
-    """Depthwise convolution shared by heads, one for all channels (with ``pool_first``), a full convolution, or no weights."""
+    """Depthwise convolution shared by heads, one for all channels (with ``pool_first``), a full one, or no weights."""
     pool_first: bool = False
     """Pool the stream and then project it to queries, keys and values, instead of the other way round."""
     separate_qkv: bool = False
@@ -99,7 +99,7 @@ class MViTConfig:
     linear_bias: bool = True
     """Bias of the output projection, the MLP and the shortcut (pytorchvideo ``bias_on``)."""
     residual_pooling: Literal["none", "grid", "all"] = "grid"
-    """``Z = Attn + Q`` (eq. 5): nowhere, for grid tokens (the authors), or for the class token too (timm, pytorchvideo)."""
+    """``Z = Attn + Q`` (eq. 5): nowhere, on the grid (the authors), or on the class token too (timm, pytorchvideo)."""
     window_padding: Literal["attended", "masked"] = "attended"
     """Zero keys that fill up a window: attended to as in detectron2, or masked."""
     mlp_ratio: float = 4.0

@@ -11,8 +11,9 @@ convolution bias               torch's default             torch's default
 class token, positions         truncated normal 0.02       truncated normal 0.02
 =============================  ==========================  ===============================
 
-Sources: mvit ``mvit_model.py`` ``_init_weights``; SlowFast ``video_model_builder.py:1085-1092``. Relative tables are zero
-where ``rel_pos_zero_init`` says so (detectron2's default). Truncation is at +-2, not at two deviations, as in torch.
+Sources: mvit ``mvit_model.py`` ``_init_weights``; SlowFast ``video_model_builder.py:1085-1092``. Relative tables are
+zero where ``rel_pos_zero_init`` says so (detectron2's default). Truncation is at +-2, not at two deviations, as in
+torch.
 """
 
 import torch

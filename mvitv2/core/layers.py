@@ -72,8 +72,8 @@ def token_norm(config: MViTConfig, dim: int) -> nn.Module:
 def token_pool(config: MViTConfig, dim: int, kernel: Grid | None, stride: Grid) -> tuple[Layer | None, Layer | None]:
     """The pooling and the norm of queries, keys or values with ``dim`` channels; ``None`` for what is left out.
 
-    Convolutions are depthwise unless dense, without bias, and followed by a norm; average (zeros included) and max pooling
-    have neither weights nor norm (mvit ``attention.py:140-160``).
+    Convolutions are depthwise unless dense, without bias, and followed by a norm; average (zeros included) and max
+    pooling have neither weights nor norm (mvit ``attention.py:140-160``).
     """
     if kernel is None:
         return None, None
@@ -108,7 +108,7 @@ def pool_then_norm(x: Tensor, grid: Grid, pool: Layer | None, norm: Layer | None
 
 
 def norm_then_pool(x: Tensor, grid: Grid, pool: Layer | None, norm: Layer | None) -> tuple[Tensor, Grid]:
-    """pytorchvideo's order with batch norm: norm and GELU of grid tokens, then pool (``attention.py``, norm_before_pool)."""
+    """pytorchvideo's order with batch norm: norm and GELU of grid tokens, then pool (its ``norm_before_pool``)."""
     if pool is None or norm is None:
         return attention_pool(x, pool, grid)
     return attention_pool(x, lambda lattice: pool(F.gelu(norm(lattice))), grid)

@@ -1,7 +1,7 @@
 """MViTv2 (Li et al., CVPR 2022, arXiv 2112.01526): pixels to tokens, stage by stage, to class scores.
 
-Read it top-down: the backbone, then its block; the attention is in ``attention.py``. Names of parameters are those of the
-released checkpoints, names of classes those of facebookresearch/mvit.
+Read it top-down: the backbone, then its block; the attention is in ``attention.py``. Names of parameters are those of
+the released checkpoints, names of classes those of facebookresearch/mvit.
 """
 
 from collections.abc import Sequence
@@ -96,7 +96,7 @@ class MViT(nn.Module):
         return features if pre_logits else self.head(features)
 
     def trunk(self, pixels: Tensor) -> list[Tokens]:
-        """The tokens ``(B, L, C')`` and the grid that leave each stage, finest first; normed where a level has a norm."""
+        """Tokens ``(B, L, C')`` and grid as they leave each stage, finest first; normed where a level has a norm."""
         x, grid = self.embed(pixels)
         levels: list[Tokens] = []
         for block, following in zip(self.blocks, (*self.config.blocks[1:], None), strict=True):

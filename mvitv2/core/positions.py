@@ -7,7 +7,7 @@ from torch import Tensor
 from .grid import Grid
 
 SMOOTH = {1: "linear", 2: "bicubic", 3: "trilinear"}
-"""How a table of that rank is resampled: detectron2 and mmpretrain bicubic, mmaction2 trilinear, SlowFast linear in time."""
+"""How a table of that rank is resampled: bicubic in detectron2, trilinear in mmaction2, linear in time in SlowFast."""
 
 
 def resample_grid(table: Tensor, made_for: Grid, grid: Grid) -> Tensor:

@@ -1,7 +1,8 @@
 """Decomposed relative position (paper Sec. 4.1, eq. 3 and 4): a small table per axis, not one row per displacement.
 
-``R_{p(i), p(j)} = R^t_{t(i), t(j)} + R^h_{h(i), h(j)} + R^w_{w(i), w(j)}`` and ``E_ij = Q_i . R_{p(i), p(j)}``, so the logits of
-a query are a sum of one term per axis. Every formula here is written once, for an axis; the axes are its arguments.
+``R_{p(i), p(j)} = R^t_{t(i), t(j)} + R^h_{h(i), h(j)} + R^w_{w(i), w(j)}`` and ``E_ij = Q_i . R_{p(i), p(j)}``, so the
+logits of a query are a sum of one term per axis. Every formula here is written once, for an axis; the axes are its
+arguments.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,8 +29,8 @@ def displacement(q_size: int, k_size: int, *, order: str = "authors", device: to
     """Table row of every (query, key) pair along one axis: ``(q_size, k_size)``, int64.
 
     The coarser side is stretched onto the finer one; the smallest displacement gets row 0. A fraction is cut off, not
-    rounded, and the arithmetic is float32, because the released weights were trained so (mvit ``attention.py:62-76``). For
-    a few sizes (39 queries on 10 keys, say) the order of the sum decides which row a pair gets.
+    rounded, and the arithmetic is float32, because the released weights were trained so (mvit ``attention.py:62-76``).
+    For a few sizes (39 queries on 10 keys, say) the order of the sum decides which row a pair gets.
 
     Args:
         q_size: Queries along the axis.
@@ -55,8 +56,8 @@ def remembered_displacement(q_size: int, k_size: int, order: str, device: torch.
 def linear(table: Tensor, q_size: int, k_size: int, stretch: float) -> Tensor:
     """The rows for another size by linear interpolation over the whole table, as every peer that resizes does.
 
-    The row of displacement 0 is not the middle of the table where keys are coarser than queries, so it moves by up to two
-    rows (SlowFast ``attention.py:48``, detectron2 ``backbone/utils.py:63``); :func:`anchored` keeps it in place.
+    The row of displacement 0 is not the middle of the table where keys are coarser than queries, so it moves by up to
+    two rows (SlowFast ``attention.py:48``, detectron2 ``backbone/utils.py:63``); :func:`anchored` keeps it in place.
 
     Args:
         table: ``(R, d)``.

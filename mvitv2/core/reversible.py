@@ -1,7 +1,8 @@
 """The reversible form: inputs of a block follow from its outputs, so training keeps no activations inside a stage.
 
-Mangalam et al., "Reversible Vision Transformers", CVPR 2022 (arXiv 2302.04869); SlowFast ``reversible_mvit.py``. Two streams
-``x1, x2`` run side by side: ``y1 = x1 + F(x2)``, ``y2 = x2 + G(y1)``. Transitions change grid and width; they are not reversible.
+Mangalam et al., "Reversible Vision Transformers", CVPR 2022 (arXiv 2302.04869); SlowFast ``reversible_mvit.py``. Two
+streams ``x1, x2`` run side by side: ``y1 = x1 + F(x2)``, ``y2 = x2 + G(y1)``. Transitions change grid and width; they
+are not reversible.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,7 @@ FUSIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class ReversibleMViT(MViT):
-    """An MViT whose blocks are reversible inside a stage; same inputs and outputs as :class:`~mvitv2.core.model.MViT`."""
+    """An MViT whose blocks are reversible inside a stage; inputs and outputs are those of any other."""
 
     def build_trunk(self, attend: Attend) -> None:
         """Reversible blocks and transitions, under SlowFast's names."""

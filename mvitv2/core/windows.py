@@ -1,7 +1,8 @@
 """Attention inside windows of the pooled grids (hybrid window attention, paper Sec. 4.3).
 
 A grid that is no multiple of the window is padded with zero tokens *after* pooling. Whether those are attended to is a
-convention: the released detectors were trained with them (detectron2 ``backbone/utils.py:16-37``), so that is the default.
+convention: the released detectors were trained with them (detectron2 ``backbone/utils.py:16-37``), so that is the
+default.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,8 @@
 """The same numbers, faster: backends that compute what :func:`mvitv2.core.attend.reference` defines.
 
-``"auto"`` takes, per call: :func:`~mvitv2.kernels.sdpa.masked` without gradients on a CPU (1.2 to 1.4 times the reference there,
-less in training), the reference where gradients are needed on a CPU, and :func:`~mvitv2.kernels.sdpa.folded` elsewhere.
+``"auto"`` takes, per call: :func:`~mvitv2.kernels.sdpa.masked` without gradients on a CPU (1.2 to 1.4 times the
+reference there, less in training), the reference where gradients are needed on a CPU, and
+:func:`~mvitv2.kernels.sdpa.folded` elsewhere.
 """
 
 from mvitv2.core.attend import Attend, reference

@@ -18,8 +18,8 @@ def masked(q: Tensor, k: Tensor, v: Tensor, terms: Sequence[Tensor]) -> Tensor:
 def folded(q: Tensor, k: Tensor, v: Tensor, terms: Sequence[Tensor]) -> Tensor:
     """Fused attention with no bias matrix: the terms ride as extra query channels against one-hot key channels.
 
-    ``[q / sqrt(d), r_y, r_x] . [k, onehot(y), onehot(x)] = q.k / sqrt(d) + r_y[y] + r_x[x]``; zeros for the class token.
-    Shapes as in :mod:`mvitv2.core.attend`.
+    ``[q / sqrt(d), r_y, r_x] . [k, onehot(y), onehot(x)] = q.k / sqrt(d) + r_y[y] + r_x[x]``; zeros for the class
+    token. Shapes as in :mod:`mvitv2.core.attend`.
     """
     if not terms:
         return F.scaled_dot_product_attention(q, k, v)

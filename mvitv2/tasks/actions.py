@@ -24,7 +24,8 @@ class RoIClassifier(nn.Module):
         self.scale, self.resolution, self.aligned = scale, resolution, aligned
 
     def forward(self, clips: Tensor, boxes: Tensor) -> Tensor:
-        """Clips ``(B, C, T, H, W)`` and boxes ``(K, 5)`` of (clip, x1, y1, x2, y2) in pixels to logits ``(K, classes)``."""
+        """Clips ``(B, C, T, H, W)`` and boxes ``(K, 5)`` of (clip, x1, y1, x2, y2) in pixels to logits ``(K,
+        classes)``."""
         return self.mvit.head(self.features(clips, boxes))
 
     def features(self, clips: Tensor, boxes: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class Adaptation:
     resampling: Literal["linear", "anchored"] = "linear"
     """Rule for position tables; linear is the peers'."""
     inflation: Inflation = "centre"
-    """Image kernels in time: the middle frame and zeros (paper), shares of the mean, or repeated (SlowFast's loader)."""
+    """Image kernels in time: the middle frame and zeros (paper), shares of the mean, or repeated (SlowFast)."""
 
 
 @dataclass
@@ -152,8 +152,9 @@ def _resampled(
 def stretched(table: Tensor, rows: int) -> Tensor:
     """``(R, d) -> (rows, d)`` by linear interpolation in float32, with the same rounding on every machine.
 
-    PyTorch's kernel fuses one multiplication and the addition on processors that can, so the peers' resized tables hold the
-    last bit of the machine they were made on. This is what it gives there: each step rounded once, by way of float64.
+    PyTorch's kernel fuses one multiplication and the addition on processors that can, so the peers' resized tables hold
+    the last bit of the machine they were made on. This is what it gives there: each step rounded once, by way of
+    float64.
     """
     count = table.shape[0]
     step = torch.tensor(count / rows, dtype=torch.float32)

@@ -142,12 +142,12 @@ def _rows(state: Mapping[str, Tensor], block: int, axis: str, default: int) -> i
 def fitted(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> State:
     """Tensors viewed in the shapes a model wants, where only axes of length 1 tell them apart.
 
-    Kernels of image models may have a time axis (SlowFast trains them on clips of one frame): of one longer than 1 only the
-    middle ever met a frame, so the middle is taken.
+    Kernels of image models may have a time axis (SlowFast trains them on clips of one frame): of one longer than 1 only
+    the middle ever met a frame, so the middle is taken.
     """
     result: State = {}
-    for name, value in state.items():
-        want = shapes.get(name)
+    for name, tensor in state.items():
+        value, want = tensor, shapes.get(name)
         if (
             want is not None
             and value.ndim == len(want) + 1
@@ -165,7 +165,7 @@ def _same_but_for_ones(a: torch.Size, b: torch.Size) -> bool:
 
 
 def joined_positions(state: Mapping[str, Tensor]) -> State:
-    """Separable positions of a clip of one frame as the joint table of an image: ``space + time``, class token first."""
+    """Separable positions of a one-frame clip as the joint table of an image: ``space + time``, class token first."""
     state = dict(state)
     spatial, temporal = state.pop("pos_embed_spatial"), state.pop("pos_embed_temporal")
     table = spatial + temporal

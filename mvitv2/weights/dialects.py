@@ -1,8 +1,9 @@
 """Names other codebases give to the parameters of an MViT, as tables.
 
-A rule is a pair of patterns, theirs left and ours right, and reads both ways. ``{block}`` is the block number counted through
-all stages, ``{stage}`` and ``{place}`` the same block counted per stage, ``{level}`` a pyramid level and ``{scale}`` its stage,
-``{last}`` the last stage; ``{q}`` one of q, k, v; ``{x}`` any one name; ``{rest}`` anything. Rules are tried in order, one per key.
+A rule is a pair of patterns, theirs left and ours right, and reads both ways. ``{block}`` is the block number counted
+through all stages, ``{stage}`` and ``{place}`` the same block counted per stage, ``{level}`` a pyramid level and
+``{scale}`` its stage, ``{last}`` the last stage; ``{q}`` one of q, k, v; ``{x}`` any one name; ``{rest}`` anything.
+Rules are tried in order, one per key.
 """
 
 import re
@@ -27,7 +28,7 @@ class Dialect:
     aliases: tuple[str, ...] = ()
     """Second names of parameters; left out on reading, written again on writing."""
     besides: tuple[str, ...] = ()
-    """Keys of parts beside backbone and classifier: decoders of pre-training, heads of detectors; left out, and said so."""
+    """Keys of other parts, decoders of pre-training or heads of detectors; left out, and said so."""
     flat: tuple[str, ...] = ()
     """Our names of parameters that lie there without leading axes of length 1."""
     container: tuple[str, str] = ("torch zip", "")

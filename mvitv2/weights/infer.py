@@ -1,7 +1,7 @@
 """The configuration of a model from nothing but its parameters' names and shapes.
 
-Widths, heads, depths, kernels, classes and positions follow from shapes. Strides do not: they follow from the lengths of
-position tables where there are any, and are otherwise assumed as in the published models; assumptions are reported.
+Widths, heads, depths, kernels, classes and positions follow from shapes. Strides do not: they follow from the lengths
+of position tables where there are any, and are otherwise assumed as in the published models; assumptions are reported.
 """
 
 from collections.abc import Mapping
@@ -98,7 +98,7 @@ def numbered(found: Evidence, tokens: Grid) -> tuple[BlockConfig, ...]:
     reversible = found.trunk.startswith("rev_")
     blocks: list[BlockConfig] = []
     stage, kv_stride, width = 0, keys, found.blocks[0].dim_in
-    for i, (shapes, opens, q_stride) in enumerate(zip(found.blocks, found.opens, q_strides, strict=True)):
+    for shapes, opens, q_stride in zip(found.blocks, found.opens, q_strides, strict=True):
         stage += opens
         kv_stride = tuple(max(k // q, 1) for k, q in zip(kv_stride, q_stride, strict=True))
         weights = shapes.kv_kernel is not None or found.blocks[0].kv_kernel is not None
@@ -226,7 +226,7 @@ def _reversible(found: Evidence) -> Reversible:
 
 
 def _windows(found: Evidence, blocks: tuple[BlockConfig, ...], tokens: Grid) -> tuple[BlockConfig, ...]:
-    """Detection: windows of the first grid's size, halving with the grid; global and harder pooled blocks end stages."""
+    """Detection: windows of the first grid's size halve with the grid; blocks that end stages are global."""
     found.assumed.append(f"attention windows of {tokens[-1]} tokens in the first stage")
     last, detector, window = blocks[-1].stage, [], tokens[-1]
     for i, block in enumerate(blocks):

@@ -43,12 +43,12 @@ def load_model(
 ) -> MViT | PyramidBackbone:
     """The model in a weights file, with the conventions of the codebase that wrote it, in eval mode.
 
-    Nobody names a variant: dialect and configuration follow from names, shapes and what the file says of itself. What was
-    changed, left out or assumed is told in ``model.card["loading"]`` and logged.
+    Nobody names a variant: dialect and configuration follow from names, shapes and what the file says of itself. What
+    was changed, left out or assumed is told in ``model.card["loading"]`` and logged.
 
     Args:
-        source: Path or state dict of any dialect: facebookresearch/mvit, SlowFast, detectron2, timm, torchvision, mmpretrain,
-            mmaction2, pytorchvideo, or our own.
+        source: Path or state dict of any dialect: facebookresearch/mvit, SlowFast, detectron2, timm, torchvision,
+            mmpretrain, mmaction2, pytorchvideo, or our own.
         num_classes: Another number of classes draws a new classifier; 0 drops it.
         in_chans: Another number of input channels; the stem is adapted.
         img_size: Another size the position tables are resampled for; every size runs without it as well.
@@ -87,9 +87,12 @@ def load_into(
     resampling: Literal["linear", "anchored"] = "linear",
     inflation: Inflation = "centre",
 ) -> MViT:
-    """Fill a model of ours from a file of any dialect, size or task: image to clip, clip to image, classifier to detector.
+    """Fill a model of ours from a file of any dialect, size or task.
 
-    A classifier for another number of classes keeps its fresh weights; that, and every change, is told in ``model.card``.
+    Image to clip and back, classifier to detector: whatever differs is carried over, resampled or drawn anew.
+
+    A classifier for another number of classes keeps its fresh weights; that, and every change, is told in
+    ``model.card``.
 
     Args:
         model: Of the configuration that is wanted.

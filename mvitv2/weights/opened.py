@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def open_weights(source: Source, *, config: MViTConfig | None = None, dialect: s
     """Read a file or a state dict of any dialect.
 
     Args:
-        source: A path, or names and tensors; a mapping may have the state dict under ``model_state``, ``state_dict`` or ``model``.
+        source: A path, or names and tensors; a mapping may have the state dict under ``model_state``, ``state_dict`` or
+            ``model``.
         config: What the model is, where names and shapes cannot tell; its conventions are kept.
         dialect: Whose names they are, instead of looking.
 
@@ -137,7 +139,7 @@ def _depths(tensors: Mapping[str, Tensor], kind: Dialect) -> tuple[int, ...]:
     plain = {n.removeprefix(prefix).replace("projection", "proj"): v for n, v in tensors.items()}
     opens = examine(plain).opens
     starts = [0, *(i for i, first in enumerate(opens) if first), len(opens)]
-    return tuple(b - a for a, b in zip(starts, starts[1:], strict=False))
+    return tuple(b - a for a, b in pairwise(starts))
 
 
 def _config(state: State, kind: Dialect, settings: dict[str, Any]) -> tuple[MViTConfig, list[str]]:

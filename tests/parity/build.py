@@ -1,6 +1,6 @@
 """From a fixture to a model of ours: the peer's configuration, its weights, its names."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,25 +41,21 @@ class Case:
         return next(m for m in self.model.modules() if isinstance(m, MViT))
 
 
+READERS: dict[str, Callable[[Mapping[str, Any]], MViTConfig]] = {
+    "official": official_config,
+    "slowfast": slowfast_config,
+    "timm": lambda theirs: timm_config(theirs["MultiScaleVitCfg"], theirs["kwargs"]),
+    "torchvision": lambda theirs: torchvision_config(theirs["name"], theirs["kwargs"]),
+    "detectron2": lambda theirs: detectron2_config(theirs["MViT"]),
+    "mmpretrain": lambda theirs: mmpretrain_config(theirs["MViT"], theirs["num_classes"]),
+    "mmaction2": lambda theirs: mmaction2_config(theirs["MViT"], theirs["num_classes"]),
+    "pytorchvideo": lambda theirs: pytorchvideo_config(theirs["create_multiscale_vision_transformers"]),
+}
+
+
 def peer_config(peer: str, theirs: Mapping[str, Any]) -> MViTConfig:
     """A fixture's ``peer_config`` as a config of ours."""
-    if peer == "official":
-        return official_config(theirs)
-    if peer == "slowfast":
-        return slowfast_config(theirs)
-    if peer == "timm":
-        return timm_config(theirs["MultiScaleVitCfg"], theirs["kwargs"])
-    if peer == "torchvision":
-        return torchvision_config(theirs["name"], theirs["kwargs"])
-    if peer == "detectron2":
-        return detectron2_config(theirs["MViT"])
-    if peer == "mmpretrain":
-        return mmpretrain_config(theirs["MViT"], theirs["num_classes"])
-    if peer == "mmaction2":
-        return mmaction2_config(theirs["MViT"], theirs["num_classes"])
-    if peer == "pytorchvideo":
-        return pytorchvideo_config(theirs["create_multiscale_vision_transformers"])
-    raise ValueError(f"no peer is called {peer!r}")
+    return READERS[peer](theirs)
 
 
 def peer_dialect(peer: str, config: MViTConfig) -> dialects.Dialect:

@@ -1,4 +1,4 @@
-"""Configurations of facebookresearch/mvit, SlowFast and pytorchvideo, which number widths, heads and strides by block."""
+"""Configurations of mvit, SlowFast and pytorchvideo, which number widths, heads and strides by block."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

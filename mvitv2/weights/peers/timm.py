@@ -15,7 +15,8 @@ def timm_config(cfg: Mapping[str, Any], kwargs: Mapping[str, Any]) -> MViTConfig
 
     Args:
         cfg: Fields of ``MultiScaleVitCfg``; those left out have timm's defaults.
-        kwargs: ``img_size``, ``in_chans``, ``num_classes``, ``global_pool``, ``drop_path_rate``, ``drop_rate``, ``features_only``.
+        kwargs: ``img_size``, ``in_chans``, ``num_classes``, ``global_pool``, ``drop_path_rate``, ``drop_rate``,
+            ``features_only``.
     """
     cls = cfg.get("use_cls_token", False)
     size, features = kwargs.get("img_size") or 224, kwargs.get("features_only", False)
