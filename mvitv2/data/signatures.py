@@ -20,7 +20,7 @@ _SIGNATURES = (
     (4, b"ftypheic", "is a HEIC photo: convert it to JPEG, PNG or AVIF"),
     (4, b"ftypheix", "is a HEIC photo: convert it to JPEG, PNG or AVIF"),
     (4, b"ftypmif1", "is a HEIF photo: convert it to JPEG, PNG or AVIF"),
-    (4, b"ftypavif", "starts as AVIF but its header is damaged: copy or download it again"),
+    (4, b"ftypavif", "starts as AVIF but cannot be read: it is damaged, or Pillow is older than 11.3"),
     (4, b"ftyp", "is a video (MP4 or MOV): give an image, or a frame of it"),
     (8, b"AVI ", "is a video (AVI): give an image, or a frame of it"),
     (0, b"\x1a\x45\xdf\xa3", "is a video (MKV or WebM): give an image, or a frame of it"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from mvitv2.data.folder import ImageFolder
@@ -48,8 +49,9 @@ def test_a_picture_or_one_line(path, capfd):
 
 
 def test_what_pillow_reads_cleanly_is_read_and_the_rest_is_refused():
+    Image.init()
     for path, result in manifest().items():
-        if not path.startswith("image_"):
+        if not path.startswith("image_") or (Path(path).suffix.startswith(".avif") and "AVIF" not in Image.OPEN):
             continue
         try:
             read_image(ZOO / path)
