@@ -1,1 +1,1 @@
-"""How fast, on this machine: ``python -m benchmarks``. Reports nothing while the parity tests fail."""
+"""Speed and memory beside the peers, measured in one run; ``python -m benchmarks --help``."""

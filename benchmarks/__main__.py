@@ -1,106 +1,102 @@
-"""``python -m benchmarks``: check parity, measure, print a table, keep the numbers as JSON."""
+"""``python -m benchmarks``: our backends beside the peers, in one run; nothing is reported while parity is red."""
 
-import datetime
-import fnmatch
+import argparse
 import json
-import platform
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
-from rich.console import Console
-from rich.table import Table
 
-from mvitv2._version import __version__
-
-from .cases import CASES, Case, contenders
+from .cases import SETS, Case, candidates, step_of
+from .machine import describe
 from .measure import Timing, interleaved
 
 ROOT = Path(__file__).parents[1]
-GATE = (sys.executable, "-m", "pytest", "-q", "-x", "-m", "not slow", "tests/parity")
+PARITY = (
+    "-q",
+    "-m",
+    "not slow",
+    "-p",
+    "no:cacheprovider",
+    "tests/parity/test_outputs.py",
+    "tests/parity/test_gradients.py",
+)
 
 
-@dataclass(frozen=True)
-class Options:
-    """Measure speed on this machine."""
-
-    cases: str = "*"
-    """Which cases, as a pattern: 'image-*'."""
-    rounds: int = 5
-    """How often every contender computes; medians are reported."""
-    threads: int = 1
-    """CPU threads; more than one measures the neighbours too."""
-    output: Path = Path("runs/bench")
-    """Folder for the numbers."""
+def parity_is_green() -> bool:
+    """Run the quick parity tests."""
+    sys.stdout.write("parity first ... ")
+    sys.stdout.flush()
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", *PARITY], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    sys.stdout.write(f"{result.stdout.strip().splitlines()[-1]}\n")
+    return result.returncode == 0
 
 
-def main(options: Options) -> int:
-    """Run the benchmarks; the exit code is 0 if there is a report."""
-    console = Console()
-    chosen = [case for case in CASES if fnmatch.fnmatch(case.name, options.cases)]
-    if not chosen:
-        console.print(f"no case matches {options.cases!r}; there are: {', '.join(case.name for case in CASES)}")
-        return 2
-    console.print("parity first: the speed of wrong numbers is of no interest")
-    if subprocess.run(GATE, cwd=ROOT, check=False).returncode != 0:
-        console.print("parity tests fail: nothing is measured")
+def measured(case: Case, arguments: argparse.Namespace) -> dict[str, Timing]:
+    """All candidates of a case, in turns."""
+    torch.manual_seed(0)
+    steps = {name: step_of(case, model, arguments.device) for name, model in candidates(case).items()}
+    return interleaved(steps, rounds=arguments.rounds, device=arguments.device, clock=arguments.clock)
+
+
+def table(case: Case, timings: dict[str, Timing]) -> str:
+    """One case for a reader: milliseconds per step, inputs per second, and how much faster than the fastest peer."""
+    peers = [t.median for name, t in timings.items() if not name.startswith("mvitv2")]
+    lines = [case.name]
+    for name, t in sorted(timings.items(), key=lambda item: item[1].median):
+        ratio = f"{min(peers) / t.median:5.2f}x" if peers else ""
+        spread = f"{t.low * 1e3:8.1f} .. {t.high * 1e3:8.1f}"
+        memory = "" if t.peak_bytes is None else f"{t.peak_bytes / 2**20:9.0f} MiB"
+        lines.append(f"  {name:20} {t.median * 1e3:9.1f} ms ({spread}) {case.batch / t.median:9.2f}/s {ratio}{memory}")
+    return "\n".join(lines)
+
+
+def parsed(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--set", choices=SETS, default="quick", help="which cases (default: quick)")
+    parser.add_argument("--rounds", type=int, default=7, help="times each candidate is measured (default: 7)")
+    parser.add_argument("--threads", type=int, help="threads of every candidate (default: torch's own)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: the process's own time")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the JSON file")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print and store."""
+    arguments = parsed(argv)
+    if not parity_is_green():
+        sys.stderr.write("parity is red: a fast wrong number is not reported\n")
         return 1
-    torch.set_num_threads(options.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    results: dict[str, dict[str, Timing]] = {}
-    for case in chosen:
-        torch.manual_seed(0)
-        results[case.name] = interleaved(contenders(case, device), rounds=options.rounds, device=device)
-        console.print(table(case, results[case.name]))
-    report = options.output / f"{datetime.date.today().isoformat()}-{device.type}.json"
-    report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(json.dumps({**machine(options.threads, device), "results": as_json(results)}, indent=2) + "\n")
-    console.print(f"numbers: {report}")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    record: dict[str, Any] = {
+        "date": str(date.today()),
+        "machine": describe(),
+        "settings": _settings(arguments),
+        "cases": [],
+    }
+    for case in SETS[arguments.set]:
+        timings = measured(case, arguments)
+        sys.stdout.write(f"\n{table(case, timings)}\n")
+        record["cases"].append({**asdict(case), "timings": {name: asdict(t) for name, t in timings.items()}})
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    path = arguments.output / f"{record['date']}-{arguments.set}-{arguments.device}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    sys.stdout.write(f"\n{path}\n")
     return 0
 
 
-def table(case: Case, timings: dict[str, Timing]) -> Table:
-    """One row per contender, with its speed relative to the reference backend."""
-    kind = "training step" if case.train else "forward"
-    shown = Table(
-        "who", "ms per batch", "spread", "times reference", "peak MB", title=f"{case.name}: {kind} {case.shape}"
-    )
-    for name, timing in timings.items():
-        speed = timings["reference"].median / timing.median
-        peak = "" if timing.peak_bytes is None else f"{timing.peak_bytes / 1e6:.0f}"
-        shown.add_row(name, f"{1e3 * timing.median:.1f}", f"{timing.spread:.0%}", f"{speed:.2f}", peak)
-    return shown
-
-
-def machine(threads: int, device: torch.device) -> dict[str, Any]:
-    """What the numbers depend on beside the code."""
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    return {
-        "date": datetime.date.today().isoformat(),
-        "device": gpu or cpu_name(),
-        "threads": threads,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "mvitv2": __version__,
-    }
-
-
-def cpu_name() -> str:
-    """The processor's name as Linux tells it, or what Python knows."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def as_json(results: dict[str, dict[str, Timing]]) -> dict[str, dict[str, Any]]:
-    """Plain numbers by case and contender."""
-    return {case: {name: asdict(timing) for name, timing in rows.items()} for case, rows in results.items()}
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {"set": arguments.set, "rounds": arguments.rounds, "device": arguments.device, "clock": arguments.clock}
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Options)))
+    sys.exit(main())
