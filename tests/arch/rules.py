@@ -23,10 +23,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "aliases": {"variants"},
     "kernels": {"core"},
     "models": {"aliases", "core", "kernels", "preprocessing", "variants", "weights"},
-    "weights": {"core", "preprocessing"},
+    "weights": {"core", "kernels", "preprocessing", "variants"},  # a file is recognised as a variant, and built
     "data": {"preprocessing"},
+    "explain": {"core"},
     "tasks": {"core", "data", "preprocessing"},
-    "train": {"tasks", "data", "weights", "core", "preprocessing"},
+    "train": {"core", "data", "models", "preprocessing", "tasks", "weights"},
 }
 ALL_BUT_CLI = set(MAY_IMPORT)
 MAY_IMPORT["__init__"] = ALL_BUT_CLI

@@ -1,12 +1,13 @@
 """Who may import whom, read from the syntax of every file."""
 
+import graphlib
 import importlib.metadata
 import re
 import tomllib
 
 import pytest
 
-from .rules import foreign_libraries, wrong_directions, wrong_extras
+from .rules import MAY_IMPORT, foreign_libraries, wrong_directions, wrong_extras
 from .source import ROOT, assert_none, package
 
 
@@ -30,6 +31,11 @@ EXTRAS = {
     name: libraries(lines) for name, lines in PROJECT["optional-dependencies"].items() if name not in {"dev", "docs"}
 }
 BASE = libraries(PROJECT["dependencies"])
+
+
+def test_the_table_of_directions_has_no_circle() -> None:
+    order = list(graphlib.TopologicalSorter(MAY_IMPORT).static_order())
+    assert order.index("core") < order.index("models") < order.index("cli")
 
 
 def test_imports_go_one_way() -> None:
