@@ -103,15 +103,16 @@ def create_model(
         raise ValueError(f"out_indices={out_indices} needs features_only=True")
     attend = attention_backend(backend)
     config = model_config(name, **changes)
-    if pretrained or checkpoint_path is not None:
-        # reading weights needs libraries that building a model does not
-        from mvitv2.weights.load import load_into
-        from mvitv2.weights.pretrained import pretrained_file
+    model = build(config, attend)
+    # reading weights needs libraries that building a model does not
+    if checkpoint_path is not None:
+        from mvitv2.weights.load import load_into  # noqa: PLC0415
 
-        source = checkpoint_path if checkpoint_path is not None else pretrained_file(name)
-        model = load_into(build(config, attend), source)
-    else:
-        model = build(config, attend)
+        load_into(model, checkpoint_path)
+    elif pretrained:
+        from mvitv2.weights.pretrained import load_pretrained  # noqa: PLC0415
+
+        load_pretrained(model, name)
     return Features(model, out_indices) if features_only else model
 
 

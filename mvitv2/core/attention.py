@@ -108,7 +108,7 @@ class MultiScaleAttention(nn.Module):
         return self.attend(q, k, v, terms)
 
     def position_terms(self, q: Tensor, q_grid: Grid, k_grid: Grid) -> list[Tensor]:
-        """Per axis a term ``(B, h, N', k_grid[axis])`` of the logits, zeros without a table; none if no axis has one."""
+        """Per axis a term ``(B, h, N', k_grid[axis])`` of the logits, zeros without a table; none without tables."""
         if not self.tabled:
             return []
         q = q[:, :, num_prefix(q, q_grid) :] * self.position_scale
@@ -122,7 +122,7 @@ class MultiScaleAttention(nn.Module):
         """Table rows of every (query, key) pair along an axis, ``(q_size, k_size, d)``."""
         a = self.axes.index(axis)
         return position_rows(
-            self.get_parameter(f"rel_pos_{axis}"),
+            getattr(self, f"rel_pos_{axis}"),
             q_grid[a],
             k_grid[a],
             resampling=self.resampling,

@@ -6,6 +6,7 @@ Nothing else in the package computes a size. A config is frozen, checked when it
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from .checks import problems_of
 from .grid import Grid, pooled
 
 AXES = {2: "hw", 3: "thw"}
@@ -139,54 +140,8 @@ class MViTConfig:
             raise ValueError(f"input_size={self.input_size} needs 2 numbers (H, W) or 3 (T, H, W)")
         if not self.blocks:
             raise ValueError("blocks is empty; stages(...) in mvitv2.core.stages makes them")
-        problems = [*self._wrong_ranks(rank), *self._wrong_choices(), *self._wrong_combinations()]
-        if problems:
+        if problems := problems_of(self):
             raise ValueError("; ".join(problems))
-
-    def _wrong_ranks(self, rank: int) -> list[str]:
-        named = {
-            name: getattr(self, name) for name in ("patch_kernel", "patch_stride", "patch_padding", "abs_pos_size")
-        }
-        for index, block in enumerate(self.blocks):
-            for name in ("q_stride", "kv_stride", "q_kernel", "kv_kernel", "table_rows"):
-                named[f"blocks[{index}].{name}"] = getattr(block, name)
-        expected = f"needs {rank} numbers, one per axis of input_size={self.input_size}"
-        return [
-            f"{name}={value} {expected}" for name, value in named.items() if value is not None and len(value) != rank
-        ]
-
-    def _wrong_choices(self) -> list[str]:
-        problems: list[str] = []
-        for field in fields(self):
-            choices = getattr(field.type, "__args__", ())
-            value = getattr(self, field.name)
-            if getattr(field.type, "__origin__", None) is Literal and value not in choices:
-                problems.append(f"{field.name}={value!r} is none of {', '.join(map(repr, choices))}")
-        return problems
-
-    def _wrong_combinations(self) -> list[str]:
-        problems: list[str] = []
-        if self.readout == "class_token" and not self.class_token:
-            problems.append('readout="class_token" needs class_token=True')
-        if self.pool_mode == "conv_unshared" and not self.pool_first:
-            problems.append('pool_mode="conv_unshared" needs pool_first=True: its kernels span all heads')
-        if self.abs_pos == "separable" and len(self.input_size) != 3:
-            problems.append(f'abs_pos="separable" needs a time axis, input_size={self.input_size} has none')
-        if self.abs_pos_init == "sincos" and (self.abs_pos != "joint" or len(self.input_size) != 3):
-            problems.append('abs_pos_init="sincos" needs abs_pos="joint" and a time axis')
-        if self.reversible is not None and self.class_token:
-            problems.append("the reversible form has no class token (SlowFast video_model_builder.py:967)")
-        windowed = any(block.window for block in self.blocks)
-        if windowed and (self.class_token or self.reversible is not None):
-            problems.append("windows need a model without class token that is not reversible")
-        for index, block in enumerate(self.blocks):
-            problems += [f"blocks[{index}]: {text}" for text in _wrong_block(block)]
-        for index, (block, after) in enumerate(zip(self.blocks, self.blocks[1:], strict=False)):
-            if self.reversible is None and block.dim_out != after.dim_in:
-                problems.append(
-                    f"blocks[{index}].dim_out={block.dim_out} is not blocks[{index + 1}].dim_in={after.dim_in}"
-                )
-        return problems
 
     @property
     def rank(self) -> int:
@@ -253,21 +208,6 @@ class MViTConfig:
 
 def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value
-
-
-def _wrong_block(block: BlockConfig) -> list[str]:
-    problems: list[str] = []
-    if block.dim_attn % block.num_heads:
-        problems.append(f"dim_attn={block.dim_attn} does not divide by num_heads={block.num_heads}")
-    for name in ("q", "kv"):
-        stride, kernel = getattr(block, f"{name}_stride"), getattr(block, f"{name}_kernel")
-        if kernel is None and max(stride) > 1:
-            problems.append(f"{name}_stride={stride} needs a {name}_kernel")
-        if block.window is not None and any(block.window % s for s in stride):
-            problems.append(f"window={block.window} does not divide by {name}_stride={stride}")
-    if block.dim_in != block.dim_out and block.dim_attn not in (block.dim_in, block.dim_out):
-        problems.append(f"dim_attn={block.dim_attn} is neither dim_in={block.dim_in} nor dim_out={block.dim_out}")
-    return problems
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,10 +17,10 @@ from mvitv2.core.pyramid import PyramidBackbone
 from mvitv2.core.reversible import build
 from mvitv2.kernels import backend as attention_backend
 from mvitv2.weights.adapt import Adaptation, Inflation, adapted
-from mvitv2.weights.card import card_of
+from mvitv2.weights.card import card_of, variant_of
 from mvitv2.weights.convert import State
 from mvitv2.weights.opened import Opened, Source, filled, open_weights
-from mvitv2.weights.rename import FIRST_LEVEL
+from mvitv2.weights.rename import FIRST_LEVEL, DialectError
 
 LOG = logging.getLogger("mvitv2")
 FRESH_WITHOUT_ERROR = ("output_norms.*",)
@@ -120,6 +120,7 @@ def transferred(model: nn.Module, opened: Opened, how: Adaptation, *, ignore: Se
     """
     pyramid = isinstance(model, PyramidBackbone)
     backbone = model.bottom_up if pyramid else model
+    _same_blocks(opened.config, backbone.config)
     state, notes = adapted(opened.backbone, opened.config, backbone.config, how)
     notes += _classifier(state, opened.config, backbone)
     notes += _norms(state, backbone)
@@ -128,12 +129,25 @@ def transferred(model: nn.Module, opened: Opened, how: Adaptation, *, ignore: Se
         state = {**{f"bottom_up.{n}": v for n, v in state.items()}, **rest}
     notes += _ignored(state, model, ignore)
     filled(model, state, what=f"this {opened.dialect.name} checkpoint")
+    if opened.has_pyramid and not pyramid:
+        notes.append(f"left out the feature pyramid, {len(opened.state) - len(opened.backbone)} tensors")
     if opened.left_out:
         notes.append(f"left out {len(opened.left_out)} tensors that are not the backbone's, first {opened.left_out[0]}")
     notes += [f"assumed {text}" for text in opened.assumed]
     for note in notes:
         LOG.info("%s", note)
     return notes
+
+
+def _same_blocks(source: MViTConfig, target: MViTConfig) -> None:
+    """Refuse weights of another depth or width, with both in the message."""
+    have, want = ([(b.dim_attn, b.num_heads) for b in config.blocks] for config in (source, target))
+    if have != want:
+        raise DialectError(
+            f"the file is of {variant_of(source) or 'a model'} with {len(have)} blocks and widths "
+            f"{sorted({d for d, _ in have})}, the model is {variant_of(target) or 'one'} with {len(want)} blocks and "
+            f"widths {sorted({d for d, _ in want})}"
+        )
 
 
 def _classifier(state: State, source: MViTConfig, model: MViT) -> list[str]:

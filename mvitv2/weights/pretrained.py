@@ -1,0 +1,54 @@
+"""Published weights by the name of a model: which file is meant, fetched once, and what its input goes through."""
+
+from dataclasses import replace
+from typing import Any
+
+from mvitv2.aliases import ALIASES, OPENMMLAB, TIMM, TORCHVISION, variant_name
+from mvitv2.core.model import MViT
+from mvitv2.weights.load import load_into
+from mvitv2.weights.published import Release
+from mvitv2.weights.releases import RELEASES, default_release, fetch_release, releases_of
+
+DIALECT_OF_ALIAS = {**dict.fromkeys(TIMM, "timm"), **dict.fromkeys(TORCHVISION, "torchvision")}
+"""A name of one codebase means that codebase's own file, with its preprocessing."""
+DIALECT_OF_ALIAS |= dict.fromkeys((n for n in OPENMMLAB if "3rdparty" in n), "mmpretrain")
+
+
+def pretrained_release(name: str) -> Release:
+    """The published file that a model's name means.
+
+    Args:
+        name: A release, a variant, or a name people know from another codebase, which prefers that codebase's file.
+
+    Raises:
+        ValueError: There is no such model, or nothing was published for it.
+    """
+    if name in RELEASES:
+        return RELEASES[name]
+    variant = variant_name(name)
+    wanted = DIALECT_OF_ALIAS.get(name) if name in ALIASES else None
+    same = [entry for entry in releases_of(variant) if entry.dialect == wanted and (entry.url or entry.hub)]
+    return same[0] if same else default_release(variant)
+
+
+def load_pretrained(model: MViT, name: str, **options: Any) -> MViT:
+    """Fill a model with published weights; a classifier for other classes is drawn anew.
+
+    Args:
+        model: Of the variant that ``name`` means, of any size, classes or channels.
+        name: As for :func:`pretrained_release`.
+        **options: ``cache_dir``, ``offline``, ``mirror`` as for :func:`mvitv2.weights.download.fetch`.
+
+    Raises:
+        mvitv2.weights.download.DownloadError: The file cannot be fetched; the message says what to do.
+    """
+    entry = pretrained_release(name)
+    model = load_into(model, fetch_release(entry, **options))
+    preprocessing = entry.preprocessing
+    if preprocessing.size is not None and preprocessing.size != model.config.input_size[-2:]:
+        preprocessing = preprocessing.at(model.config.input_size[-2:])
+    if preprocessing.num_frames is not None:
+        preprocessing = replace(preprocessing, num_frames=model.config.input_size[0])
+    model.card["preprocessing"] = preprocessing.to_dict()
+    model.card["provenance"] |= {"release": entry.name, "reported": dict(entry.reported), "license": entry.license}
+    return model
