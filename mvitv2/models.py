@@ -106,11 +106,11 @@ def create_model(
     model = build(config, attend)
     # reading weights needs libraries that building a model does not
     if checkpoint_path is not None:
-        from mvitv2.weights.load import load_into  # noqa: PLC0415
+        from mvitv2.weights.load import load_into
 
         load_into(model, checkpoint_path)
     elif pretrained:
-        from mvitv2.weights.pretrained import load_pretrained  # noqa: PLC0415
+        from mvitv2.weights.pretrained import load_pretrained
 
         load_pretrained(model, name)
     return Features(model, out_indices) if features_only else model

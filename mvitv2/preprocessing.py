@@ -39,7 +39,7 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
     """Divides per channel after the mean was taken off."""
     channels: str = "rgb"
-    """``"rgb"``, ``"bgr"`` (SlowFast's Something-Something models) or ``"gray"`` (one input channel)."""
+    """``"rgb"``, ``"bgr"`` or ``"gray"`` (one input channel)."""
     num_frames: int | None = None
     """Frames of one clip; ``None`` for images."""
     sampling_rate: int | None = None
@@ -166,12 +166,13 @@ KINETICS_L = dataclasses.replace(
     KINETICS, size=(312, 312), resize=312, mean=IMAGENET_MEAN, std=IMAGENET_STD, num_frames=40, sampling_rate=3
 )
 """Kinetics L 40x3 at 312: ImageNet's statistics, because it starts from ImageNet-21k weights."""
-SSV2_S = dataclasses.replace(KINETICS, channels="bgr", sampling_rate=None, fps=None)
-"""Something-Something v2 S: 16 equal parts of the clip, channels reversed (``REVERSE_INPUT_CHANNEL``)."""
+SSV2_S = dataclasses.replace(KINETICS, resize=224, sampling_rate=None, fps=None)
+"""Something-Something v2 S: 16 equal parts of the clip. SlowFast reads frames as BGR and reverses the channels before
+the model (``REVERSE_INPUT_CHANNEL``), which therefore sees RGB."""
 SSV2_B = dataclasses.replace(SSV2_S, num_frames=32)
 """Something-Something v2 B: 32 equal parts."""
-SSV2_L = dataclasses.replace(KINETICS_L, channels="bgr", sampling_rate=None, fps=None)
-"""Something-Something v2 L: 40 equal parts at 312, ImageNet's statistics."""
+SSV2_L = dataclasses.replace(KINETICS_L, mean=IMAGENET_MEAN[::-1], std=IMAGENET_STD[::-1], sampling_rate=None, fps=None)
+"""Something-Something v2 L: 40 equal parts at 312; ImageNet's statistics of RGB met frames in BGR order in training."""
 DETECTION = Preprocessing(size=None, resize=800, longest=1333, interpolation="bilinear")
 """detectron2's test setting of the T/S/B detectors: shorter side 800, longer at most 1333."""
 DETECTION_1024 = Preprocessing(size=None, resize=1024, longest=1024, interpolation="bilinear")

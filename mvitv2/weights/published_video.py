@@ -11,16 +11,12 @@ from mvitv2.preprocessing import (
     KINETICS,
     KINETICS_32X3,
     KINETICS_L,
+    SSV2_B,
+    SSV2_L,
+    SSV2_S,
     Preprocessing,
 )
 from mvitv2.weights.published import APACHE, FB, GITHUB, IMAGE, OPENMMLAB, PRETRAINING, VIDEO, Release
-
-# SlowFast reads Something-Something frames with cv2, in the order B G R, normalises them so, and then reverses the
-# channels (datasets/ssv2.py, utils.pack_pathway_output): the model sees R G B, and ImageNet's mean the other way round.
-# Its test resizes the shorter side to the crop, without a margin (ssv2.py: min_scale = max_scale = TEST_CROP_SIZE).
-SSV2_S = replace(KINETICS, resize=224, sampling_rate=None, fps=None)
-SSV2_B = replace(SSV2_S, num_frames=32)
-SSV2_L = replace(KINETICS_L, mean=IMAGENET_MEAN[::-1], std=IMAGENET_STD[::-1], sampling_rate=None, fps=None)
 
 
 def _slowfast() -> Iterator[Release]:

@@ -22,7 +22,8 @@ def test_the_published_numbers():
     assert (pre.KINETICS.num_frames, pre.KINETICS.sampling_rate) == (16, 4)
     assert pre.KINETICS_L.mean == pre.IMAGENET_MEAN, "video L uses ImageNet's statistics, unlike S and B"
     assert (pre.KINETICS_L.size, pre.KINETICS_L.num_frames, pre.KINETICS_L.sampling_rate) == ((312, 312), 40, 3)
-    assert pre.SSV2_S.channels == "bgr" and pre.SSV2_S.sampling_rate is None
+    assert pre.SSV2_S.channels == "rgb" and pre.SSV2_S.sampling_rate is None and pre.SSV2_S.resize == 224
+    assert pre.SSV2_L.mean == (0.406, 0.456, 0.485)
     assert pre.DETECTION.size is None and pre.DETECTION.longest == 1333
 
 
