@@ -1,6 +1,7 @@
 """Published weights by the name of a model: which file is meant, fetched once, and what its input goes through."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from mvitv2.aliases import ALIASES, OPENMMLAB, TIMM, TORCHVISION, variant_name
@@ -31,6 +32,11 @@ def pretrained_release(name: str) -> Release:
     return same[0] if same else default_release(variant)
 
 
+def pretrained_file(name: str, **options: Any) -> Path:
+    """The published file that a model's name means, fetched if it is not here yet; arguments as below."""
+    return fetch_release(pretrained_release(name), **options)
+
+
 def load_pretrained(model: MViT, name: str, **options: Any) -> MViT:
     """Fill a model with published weights; a classifier for other classes is drawn anew.
 
@@ -43,7 +49,7 @@ def load_pretrained(model: MViT, name: str, **options: Any) -> MViT:
         mvitv2.weights.download.DownloadError: The file cannot be fetched; the message says what to do.
     """
     entry = pretrained_release(name)
-    model = load_into(model, fetch_release(entry, **options))
+    model = load_into(model, pretrained_file(entry.name, **options))
     preprocessing = entry.preprocessing
     if preprocessing.size is not None and preprocessing.size != model.config.input_size[-2:]:
         preprocessing = preprocessing.at(model.config.input_size[-2:])
