@@ -23,7 +23,7 @@ def detectron2_config(kwargs: Mapping[str, Any]) -> MViTConfig:
         patch_stride=_pair(kwargs.get("patch_stride", 4)),
         patch_padding=_pair(kwargs.get("patch_padding", 3)),
         abs_pos="joint" if kwargs.get("use_abs_pos", False) else "none",
-        abs_pos_size=_pair(pretrain) if kwargs.get("use_abs_pos", False) else None,
+        abs_pos_size=_whole_patches(pretrain, kwargs) if kwargs.get("use_abs_pos", False) else None,
         rel_pos_spatial=kwargs.get("use_rel_pos", True),
         rel_pos_temporal=False,
         rel_pos_zero_init=kwargs.get("rel_pos_zero_init", True),
@@ -67,6 +67,11 @@ def detectron2_blocks(kwargs: Mapping[str, Any]) -> tuple[BlockConfig, ...]:
         if i - 1 in last:
             window //= 2
     return tuple(blocks)
+
+
+def _whole_patches(size: int, kwargs: Mapping[str, Any]) -> Grid:
+    """The part of a pre-training size that whole patches cover: detectron2 counts its positions by division."""
+    return tuple(size // stride * stride for stride in _pair(kwargs.get("patch_stride", 4)))
 
 
 def _pair(value: int | Sequence[int]) -> Grid:
