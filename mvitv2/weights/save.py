@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from mvitv2.core.config import MViTConfig
+from mvitv2.core.config import MViTConfig, schedule
 from mvitv2.core.model import MViT
 from mvitv2.core.pyramid import PyramidBackbone
+from mvitv2.core.relpos import table_rows
 from mvitv2.core.stages import floor_tables
 from mvitv2.weights import dialects, files
 from mvitv2.weights.adapt import Adaptation, adapted
@@ -142,19 +143,16 @@ PREPARE: dict[str, Callable[[State, MViTConfig], State]] = {
 
 def _other_tables(config: MViTConfig) -> bool:
     """Whether tables have other lengths than the peers compute for this size."""
-    return any(
-        (a.table_rows or b.table_rows) != b.table_rows and not _same_rows(config, i)
-        for i, (a, b) in enumerate(zip(config.blocks, floor_tables(config).blocks, strict=True))
-    )
+    if not config.position_axes:
+        return False
+    return _table_lengths(config) != _table_lengths(floor_tables(config))
 
 
-def _same_rows(config: MViTConfig, index: int) -> bool:
-    from mvitv2.core.config import schedule
-    from mvitv2.core.relpos import table_rows
-
-    spec = schedule(config)[index]
-    needed = tuple(table_rows(q, k) for q, k in zip(spec.q_grid, spec.kv_grid, strict=True))
-    return (spec.table_rows or needed)[-IMAGE:] == floor_tables(config).blocks[index].table_rows[-IMAGE:]
+def _table_lengths(config: MViTConfig) -> list[tuple[int, ...]]:
+    return [
+        spec.table_rows or tuple(table_rows(q, k) for q, k in zip(spec.q_grid, spec.kv_grid, strict=True))
+        for spec in schedule(config)
+    ]
 
 
 VIDEO_ONLY: Rule = (lambda c: c.rank == IMAGE, "it is for clips, this model for images")
