@@ -1,0 +1,68 @@
+"""One HTML file that tells how good a model is and why: no network, no script, light and dark.
+
+>>> from mvitv2.report import Report, write_report
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from mvitv2._version import __version__
+from mvitv2.report import page
+from mvitv2.report.pictures import Sample, samples
+from mvitv2.tasks.evaluation import Evaluation
+from mvitv2.weights.files import replacing
+
+__all__ = ["Report", "Sample", "samples", "write_report"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a page shows; everything but the first two may be left out."""
+
+    title: str
+    evaluation: Evaluation
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Short figures beside the headline: model, parameters, time."""
+    history: Sequence[Mapping[str, Any]] = ()
+    """Rows per epoch, of :class:`mvitv2.train.loop.Outcome`."""
+    steps: Sequence[Mapping[str, Any]] = ()
+    """Lines of ``metrics.jsonl``."""
+    samples: Sequence[Sample] = ()
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    next_steps: Sequence[tuple[str, str]] = ()
+    """Sentences and commands."""
+
+
+def write_report(path: str | os.PathLike[str], report: Report) -> Path:
+    """Write the page, whole or not at all; names from data are escaped, so that no class name can inject anything.
+
+    Args:
+        path: Of the HTML file; its folder must exist.
+        report: What it shows.
+    """
+    evaluation, names = report.evaluation, [c.name for c in report.evaluation.per_class]
+    mistakes = evaluation.images - round(evaluation.top1 * evaluation.images)
+    body = [
+        page.header(report.title, evaluation, report.facts),
+        page.pictures(report.samples, mistakes),
+        page.training(report.history, report.steps),
+        page.classes(evaluation, names),
+        page.unreadable(evaluation),
+        page.next_steps(report.next_steps),
+        page.details("Recipe: every setting of this run", report.recipe),
+        page.details("Versions", report.versions),
+        f"<footer>Written by mvitv2 {__version__}. This file is complete: it loads nothing.</footer>",
+    ]
+    text = Template(files(__name__).joinpath("template.html").read_text(encoding="utf-8")).substitute(
+        title=page.escape(report.title), body="\n".join(part for part in body if part)
+    )
+    target = Path(path)
+    with replacing(target) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return target

@@ -1,0 +1,1 @@
+"""Tokens to answers: what a model is used for. Import from the modules."""

@@ -1,0 +1,200 @@
+"""What a run writes: checkpoints, the weights to use, and the plain files that say how it went."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from mvitv2.data.samples import Batch
+from mvitv2.train import checkpoint
+from mvitv2.train.failures import CheckpointError, TrainingError
+from mvitv2.train.folder import RECIPE, SUMMARY, MetricsLog, write_json, write_results, write_unreadable
+from mvitv2.train.job import Job
+from mvitv2.train.progress import Progress
+from mvitv2.train.recipe import Recipe, differences
+from mvitv2.train.settings import Settings
+from mvitv2.train.state import TrainState
+from mvitv2.train.stepping import NotFinite, Stepped
+
+SPOKEN = 10
+"""Unreadable files that are named while a run goes on; all of them are in ``unreadable.txt``."""
+
+
+class Books:
+    """The folder of a run that is under way.
+
+    Args:
+        job: Card and data.
+        recipe: Saved beside the checkpoints.
+        settings: Folder, how often to save and log.
+        progress: Who is told.
+        state: What is saved; taken over from the folder's checkpoint where there is one.
+        per_epoch: Steps of an epoch.
+    """
+
+    def __init__(
+        self, job: Job, recipe: Recipe, settings: Settings, *, progress: Progress, state: TrainState, per_epoch: int
+    ):
+        self.job, self.recipe, self.settings, self.progress = job, recipe, settings, progress
+        self.folder, self.state, self.per_epoch = settings.output, state, per_epoch
+        self.steps = recipe.epochs * per_epoch
+        self.resume()
+        self.saved_at = time.monotonic()
+        self.log = MetricsLog(self.folder, step=state.step)
+
+    def resume(self) -> None:
+        """Take over the folder's checkpoint, if there is one and it may be.
+
+        Raises:
+            ValueError: ``settings.resume`` forbids what is there, or it is a run of another recipe or other data.
+        """
+        resume, found = self.settings.resume, checkpoint.load(self.folder)
+        for note in found.notes if found else ():
+            self.progress.say(f"warning: {note}")
+        if found is None and resume == "must":
+            raise ValueError(f"{self.folder} holds no checkpoint to go on from; check --output, or use --resume auto")
+        if found is not None and resume == "never":
+            raise ValueError(f"{self.folder} holds a run already; use --resume auto, or another --output")
+        if found is None:
+            write_json(self.folder / RECIPE, self.recipe.to_dict())
+            return
+        self.check(found.tree)
+        self.state.take(found.tree)
+        self.progress.say(f"going on from step {self.state.step} of {self.steps}")
+
+    def check(self, tree: Mapping[str, Any]) -> None:
+        """Refuse to go on with another recipe or other data; say which versions changed.
+
+        Raises:
+            ValueError: They differ; every difference is listed.
+        """
+        changed = differences(tree["recipe"], self.recipe.to_dict())
+        data = {name: (tree["data"].get(name), now) for name, now in self.job.data.items()}
+        changed += [f"data.{name}: {then!r} -> {now!r}" for name, (then, now) in data.items() if then != now]
+        if changed:
+            raise ValueError(
+                f"{self.folder} holds a run that differs: {'; '.join(changed)}. Use the same, or another --output"
+            )
+        for name, now in checkpoint.versions().items():
+            if (then := tree["versions"].get(name)) != now:
+                self.progress.say(f"note: {name} was {then} and is {now}; the numbers may differ in the last bits")
+
+    def save_if_due(self) -> None:
+        """A checkpoint, if the last one is long enough ago."""
+        every = self.settings.save_steps
+        minutes = (time.monotonic() - self.saved_at) / 60
+        if minutes >= self.settings.save_minutes or (every and self.state.step % every == 0):
+            self.save(needed=False)
+
+    def save(self, *, needed: bool) -> None:
+        """A checkpoint now.
+
+        Args:
+            needed: Fail if it cannot be written; otherwise say so and go on with the one that is there.
+
+        Raises:
+            CheckpointError: It cannot be written, and is needed.
+        """
+        tree = {
+            **self.state.tree(steps_per_epoch=self.per_epoch),
+            "recipe": self.recipe.to_dict(),
+            "data": dict(self.job.data),
+            "config": self.job.model.config.to_dict(),
+            "versions": checkpoint.versions(),
+        }
+        try:
+            checkpoint.save(self.folder, tree)
+        except CheckpointError as error:
+            if needed:
+                raise
+            self.progress.say(f"warning: {error} The run goes on; the checkpoint before stays")
+        self.saved_at = time.monotonic()
+
+    def enter(self, row: dict[str, Any]) -> None:
+        """An epoch's row: kept, compared, written, saved."""
+        state, metric = self.state, self.job.metric
+        state.history.append(row)
+        if self.recipe.select == "last" or not state.best or row[metric] > state.best["value"]:
+            state.best = {"metric": metric, "value": row[metric], "epoch": row["epoch"]}
+            checkpoint.write_best(self.folder, state.kept, self.card())
+        write_results(self.folder, state.history)
+        if state.unreadable:
+            write_unreadable(self.folder, state.unreadable)
+        self.save(needed=state.step >= self.steps)
+        self.progress.epoch(row)
+
+    def card(self) -> dict[str, Any]:
+        """What travels with the weights: that of the task, and where they come from."""
+        provenance = {
+            "trained_with": f"mvitv2 {checkpoint.versions()['mvitv2']}",
+            "recipe": self.recipe.to_dict(),
+            "data": dict(self.job.data),
+            **self.state.best,
+        }
+        return {**self.job.card, "provenance": provenance}
+
+    def tell(self, done: Stepped, *, rate: float, seconds: float, waited: float) -> None:
+        """A step's figures to the log and to people."""
+        values = {
+            "step": self.state.step,
+            "epoch": (self.state.step - 1) // self.per_epoch + 1,
+            "loss": done.loss,
+            "lr": rate,
+            "grad_norm": done.norm,
+            "images": done.images,
+            "images_per_second": round(done.images / max(seconds, 1e-9), 2),
+            "waited_for_data": round(waited / max(seconds, 1e-9), 4),
+        }
+        if next(self.state.model.parameters()).is_cuda:
+            values["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        if self.state.step % self.settings.log_steps == 0:
+            self.log.write(values)
+        self.progress.step(values)
+
+    def note_unreadable(self, batches: Sequence[Batch]) -> None:
+        """Name training images that could not be read, each once.
+
+        Raises:
+            TrainingError: No image of the step could be read.
+        """
+        known = self.state.unreadable
+        for item in (item for batch in batches for item in batch.unreadable):
+            if item.path not in known:
+                known[item.path] = item.reason
+                if len(known) <= SPOKEN:
+                    self.progress.say(f"unreadable, left out: {item.path}: {item.reason}")
+        if not any(len(batch.labels) for batch in batches):
+            path, reason = next(iter(known.items()), ("", ""))
+            raise TrainingError(f"no image of step {self.state.step + 1} can be read; for example {path}: {reason}")
+
+    def not_finite(self, error: NotFinite, batches: Sequence[Batch], rate: float) -> TrainingError:
+        """Save the step that gave no number, with the weights it started from, and say what to try."""
+        path = self.folder / f"not-finite-step-{self.state.step + 1}.pt"
+        batch = [{"images": b.images, "labels": b.labels} for b in batches]
+        found = {"loss": error.loss, "grad_norm": error.norm, "lr": rate, "step": self.state.step + 1}
+        torch.save({**found, "batches": batch, "model": self.state.model.state_dict()}, path)
+        finite = all(bool(b.images.isfinite().all()) for b in batches)
+        cause = "" if finite else " The images themselves hold values that are no numbers."
+        return TrainingError(
+            f"{error} in step {found['step']} at a learning rate of {rate:.3g}.{cause} Batch and weights are in {path}, "
+            "the last checkpoint is older. Try a lower lr, a longer warm-up, clip_norm=1 or precision=bf16"
+        )
+
+    def summarise(self) -> None:
+        """``summary.json``: the run in a few figures."""
+        state, model = self.state, self.job.model
+        summary = {
+            "recipe": self.recipe.name,
+            "model": self.recipe.model,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "epochs": state.measured,
+            "steps": state.step,
+            "seconds": round(state.seconds, 2),
+            "best": state.best,
+            "last": state.history[-1],
+            "unreadable_images": len(state.unreadable),
+            "data": dict(self.job.data),
+            "versions": checkpoint.versions(),
+        }
+        write_json(self.folder / SUMMARY, summary)

@@ -1,0 +1,179 @@
+"""Training a classifier of images: from words (a folder, a recipe) to a job for the engine."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mvitv2.core.model import MViT
+from mvitv2.core.stages import stages
+from mvitv2.data.augment import Augmentation, ShiftTransform, TrainTransform
+from mvitv2.data.folder import Transform
+from mvitv2.data.transforms import EvalTransform
+from mvitv2.models import create_model
+from mvitv2.preprocessing import CHANNELS, IMAGENET, Preprocessing
+from mvitv2.tasks.datasets import datasets
+from mvitv2.tasks.evaluation import evaluate
+from mvitv2.train.generators import own_generators
+from mvitv2.train.job import Job
+from mvitv2.train.loop import Outcome, fit
+from mvitv2.train.objective import Classification
+from mvitv2.train.progress import Progress
+from mvitv2.train.recipe import Recipe
+from mvitv2.train.settings import Settings
+from mvitv2.weights.load import load_model
+
+
+def train(data: str | Path, recipe: Recipe, settings: Settings, progress: Progress | None = None) -> Outcome:
+    """Train a classifier, or go on with a run of the same folder.
+
+    Args:
+        data: ``"digits"``, or a folder with ``train/`` and ``val/`` of class folders.
+        recipe: What decides the numbers; see :mod:`mvitv2.train.recipes`.
+        settings: Folder of the run, device, workers, resuming.
+        progress: Who is told; :func:`mvitv2.train.progress.progress_on` talks to a terminal.
+
+    Returns:
+        Where the weights are and how it went; ``mvitv2.load_model(outcome.weights)`` is ready to predict.
+
+    Raises:
+        mvitv2.data.folder.DataError: The data cannot be used as it lies there.
+        ValueError: The recipe makes no model, or the folder holds another run.
+        TrainingError: See :func:`mvitv2.train.loop.fit`.
+    """
+    return fit(classification_job(data, recipe, settings), recipe, settings, progress)
+
+
+def classification_job(data: str | Path, recipe: Recipe, settings: Settings) -> Job:
+    """Model, data and measures of a recipe on some data. The model's weights depend on the recipe's seed alone."""
+    start = weights_to_start_from(recipe)
+    preprocessing = preprocessing_for(recipe, start.card if start else {})
+    transforms = {"train": train_transform(recipe, preprocessing), "val": EvalTransform(preprocessing)}
+    found = datasets(data, transforms, need=("train", "val"))
+    names = list(found["train"].class_names)
+    with own_generators(recipe.seed):
+        model = start_model(recipe, num_classes=len(names), channels=CHANNELS[preprocessing.channels])
+    return Job(
+        model=model,
+        dataset=found["train"],
+        objective=Classification(recipe, len(names)),
+        measure=measure_on(found["val"], recipe, settings),
+        card={
+            "classes": names,
+            "class_folders": list(found["train"].classes),
+            "preprocessing": preprocessing.to_dict(),
+        },
+        data={
+            "name": Path(data).name,
+            "classes": len(names),
+            "train_images": len(found["train"]),
+            "val_images": len(found["val"]),
+            "fingerprint": fingerprint(names, found["train"].labels, found["val"].labels),
+        },
+    )
+
+
+def weights_to_start_from(recipe: Recipe) -> MViT | None:
+    """The model in the file that a recipe starts from, as it is; ``None`` without one.
+
+    Raises:
+        ValueError: The recipe also asks for another architecture, or the file holds no classifier of images.
+    """
+    if recipe.weights is None:
+        return None
+    if recipe.stages or recipe.model_fields:
+        raise ValueError(
+            f"weights={recipe.weights!r} bring their own architecture; leave out stages={recipe.stages} and "
+            f"model_fields={recipe.model_fields}"
+        )
+    if recipe.weights == "pretrained":
+        model = create_model(recipe.model, pretrained=True)
+    else:
+        model = load_model(recipe.weights)
+    if not isinstance(model, MViT) or model.config.rank != 2:
+        raise ValueError(
+            f"weights={recipe.weights!r} hold no backbone of images; train a classifier of images from one"
+        )
+    return model
+
+
+def start_model(recipe: Recipe, *, num_classes: int, channels: int) -> MViT:
+    """The model before the first step."""
+    size = (recipe.img_size, recipe.img_size)
+    rate: dict[str, Any] = {} if recipe.drop_path is None else {"drop_path": recipe.drop_path}
+    if recipe.weights is not None and recipe.weights != "pretrained":
+        model = load_model(recipe.weights, num_classes=num_classes, in_chans=channels, img_size=size, **rate)
+    else:
+        blocks = {"blocks": stages(**recipe.stages)} if recipe.stages else {}
+        model = create_model(
+            recipe.model,
+            pretrained=recipe.weights == "pretrained",
+            num_classes=num_classes,
+            in_chans=channels,
+            img_size=size,
+            **{**recipe.model_fields, **rate, **blocks},
+        )
+    if not isinstance(model, MViT):
+        raise ValueError(f"model={recipe.model!r} is no classifier")
+    model.card = {}
+    return model
+
+
+def preprocessing_for(recipe: Recipe, card: dict[str, Any]) -> Preprocessing:
+    """How pictures become numbers: as the weights were trained, else as for ImageNet, with the recipe's changes.
+
+    At another size the resized picture keeps its ratio to the crop, unless the recipe says ``resize`` alone.
+    """
+    base = Preprocessing.from_dict(card["preprocessing"]) if card.get("preprocessing") else IMAGENET
+    changes = recipe.preprocessing
+    if "size" in changes:
+        return Preprocessing.from_dict({**base.to_dict(), **changes}).at(recipe.img_size)
+    return Preprocessing.from_dict({**base.at(recipe.img_size).to_dict(), **changes})
+
+
+def train_transform(recipe: Recipe, preprocessing: Preprocessing) -> Transform:
+    """What happens to training pictures.
+
+    Raises:
+        ValueError: The fields of ``recipe.augmentation`` are not those of its kind.
+    """
+    fields = {name: value for name, value in recipe.augmentation.items() if name != "kind"}
+    kind = recipe.augmentation["kind"]
+    makers: dict[str, Callable[..., Transform]] = {
+        "published": lambda **given: TrainTransform(preprocessing, Augmentation(**given)),
+        "shift": lambda **given: ShiftTransform(preprocessing, **given),
+        "none": lambda: EvalTransform(preprocessing),
+    }
+    try:
+        return makers[kind](**fields)
+    except TypeError as error:
+        raise ValueError(f"augmentation of kind {kind!r} has no such field: {error}") from error
+
+
+def measure_on(dataset: Any, recipe: Recipe, settings: Settings) -> Callable[..., dict[str, float]]:
+    """Figures of a model on the validation images."""
+
+    def measure(model: MViT, told: Callable[[int, int], None]) -> dict[str, float]:
+        found = evaluate(
+            model,
+            dataset,
+            batch_size=recipe.batch_size,
+            workers=settings.workers,
+            precision=recipe.precision,
+            examples=0,
+            on_batch=told,
+        )
+        figures = {"val_loss": found.loss, "top1": found.top1, "top5": found.top5, "mean_class": found.mean_class}
+        return figures | ({"val_unreadable": len(found.unreadable)} if found.unreadable else {})
+
+    return measure
+
+
+def fingerprint(names: list[str], *labels: np.ndarray) -> str:
+    """Tells other data from the same: classes, and the class of every image in order."""
+    digest = hashlib.sha256("\0".join(names).encode())
+    for one in labels:
+        digest.update(np.ascontiguousarray(one, dtype=np.int64).tobytes())
+    return digest.hexdigest()[:16]

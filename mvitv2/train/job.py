@@ -1,0 +1,28 @@
+"""What the engine is given to train: the parts that a task makes and the engine only calls."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mvitv2.core.model import MViT
+from mvitv2.train.objective import Objective
+
+Measure = Callable[[MViT, Callable[[int, int], None]], Mapping[str, float]]
+"""A model, and a function told images done and in all; gives figures by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A task's model, data and measures."""
+
+    model: MViT
+    dataset: Any
+    """Training samples by :class:`~mvitv2.data.samples.SampleKey`, with a length."""
+    objective: Objective
+    measure: Measure
+    metric: str = "top1"
+    """The figure of ``measure`` by which epochs are compared; more is better."""
+    card: Mapping[str, Any] = field(default_factory=dict)
+    """What travels with the weights: classes, preprocessing."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What the data is, as plain values; a run goes on only with the same."""

@@ -1,0 +1,218 @@
+"""The engine: steps, measures, checkpoints and signals, for any task that makes a :class:`~mvitv2.train.job.Job`.
+
+Resuming is exact. The order of the images is a function of seed and step, their augmentation of seed, epoch and index,
+and everything else that a step depends on is in the checkpoint, the random generators included.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from mvitv2.data.samples import Batch, collate
+from mvitv2.tasks.devices import device_named
+from mvitv2.train.books import Books
+from mvitv2.train.checkpoint import BEST
+from mvitv2.train.failures import TrainingError, TrainingStopped, memory_explained
+from mvitv2.train.folder import locked
+from mvitv2.train.generators import deterministic, own_generators
+from mvitv2.train.job import Job
+from mvitv2.train.progress import Progress, silent
+from mvitv2.train.recipe import Recipe
+from mvitv2.train.sampler import MicroBatches, steps_per_epoch
+from mvitv2.train.schedule import schedule_of
+from mvitv2.train.settings import Settings
+from mvitv2.train.signals import StopRequest, quiet_worker
+from mvitv2.train.state import Sums, TrainState
+from mvitv2.train.stepping import NotFinite, take_step
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run leaves."""
+
+    folder: Path
+    weights: Path
+    """The weights to use, with all that prediction needs."""
+    best: dict[str, Any]
+    """``value`` of the metric and ``epoch`` of those weights."""
+    history: list[dict[str, Any]]
+    """A row per epoch."""
+    seconds: float
+    """Spent in this process and in those it was resumed from."""
+    steps: int
+    unreadable: dict[str, str]
+    """Reason by file, of training images that could not be read."""
+
+
+def fit(job: Job, recipe: Recipe, settings: Settings, progress: Progress | None = None) -> Outcome:
+    """Train a job to the end of its recipe, or go on where an earlier run of the same folder ended.
+
+    Args:
+        job: Model, data, objective and measures.
+        recipe: What decides the numbers.
+        settings: What does not.
+        progress: Who is told; nobody if not given.
+
+    Raises:
+        FolderBusy: Another run works in the folder.
+        TrainingStopped: SIGTERM or Ctrl-C; the state is saved.
+        TrainingError: The loss is no number, memory ran out, a loading process died, the disk is full.
+        ValueError: The folder holds a run of another recipe or other data, or resuming is impossible as asked.
+    """
+    device = device_named(settings.device)
+    exact = device.type == "cpu" if settings.deterministic is None else settings.deterministic
+    teller = progress or silent()
+    with ExitStack() as stack:
+        stack.enter_context(locked(settings.output))
+        stack.enter_context(own_generators(recipe.seed))
+        stack.enter_context(deterministic(exact))
+        stack.enter_context(memory_explained(recipe, device))
+        stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+        torch.set_float32_matmul_precision("high" if recipe.precision == "tf32" else "highest")
+        stop = stack.enter_context(StopRequest())
+        stack.callback(teller.close)
+        job.model.to(device)
+        if recipe.channels_last:
+            job.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        job.model.set_grad_checkpointing(recipe.grad_checkpointing)
+        return Run(job, recipe, settings, teller, stop).to_the_end()
+
+
+class Run:
+    """One process's part of a run: from a fresh start or a checkpoint to the end."""
+
+    def __init__(self, job: Job, recipe: Recipe, settings: Settings, progress: Progress, stop: StopRequest):
+        self.job, self.recipe, self.settings, self.progress, self.stop = job, recipe, settings, progress, stop
+        size, batch = len(job.dataset), recipe.batch_size * recipe.accumulation
+        self.per_epoch = steps_per_epoch(size, batch)
+        self.schedule = schedule_of(recipe, steps_per_epoch=self.per_epoch, global_batch=min(batch, size))
+        self.state = TrainState.fresh(job.model, recipe)
+        self.books = Books(job, recipe, settings, progress=progress, state=self.state, per_epoch=self.per_epoch)
+        if recipe.compile:
+            job.model.compile()
+
+    def to_the_end(self) -> Outcome:
+        """Step and measure until the recipe's epochs are done."""
+        state, steps = self.state, self.schedule.steps
+        self.progress.start(step=state.step, steps=steps, epochs=self.recipe.epochs)
+        batches = self.batches()
+        try:
+            while True:
+                if state.step % self.per_epoch == 0 and state.measured < state.step // self.per_epoch:
+                    self.measure()
+                if state.step >= steps:
+                    break
+                self.advance(batches)
+        finally:
+            self.books.log.close()
+        self.books.summarise()
+        weights = self.settings.output / BEST
+        return Outcome(self.settings.output, weights, state.best, state.history, state.seconds, steps, state.unreadable)
+
+    def batches(self) -> Iterator[list[Batch]]:
+        """The batches of every step that is left, one list of forward passes a step."""
+        recipe, state = self.recipe, self.state
+        sampler = MicroBatches(
+            len(self.job.dataset),
+            batch_size=recipe.batch_size,
+            accumulation=recipe.accumulation,
+            first=state.step,
+            steps=self.schedule.steps,
+            seed=recipe.seed,
+        )
+        loader = DataLoader(
+            self.job.dataset,
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=self.settings.workers,
+            worker_init_fn=quiet_worker,
+            pin_memory=next(state.model.parameters()).is_cuda,
+            generator=torch.Generator(),  # the run's own generator stays where it is
+        )
+        source = iter(loader)
+        for _ in range(state.step, self.schedule.steps):
+            yield [next(source) for _ in range(sampler.passes())]
+
+    def advance(self, batches: Iterator[list[Batch]]) -> None:
+        """One step, with what is written and said about it."""
+        started = time.monotonic()
+        passes = self.loaded(batches)
+        waited = time.monotonic() - started
+        self.books.note_unreadable(passes)
+        state, rate = self.state, self.schedule(self.state.step)
+        try:
+            done = take_step(state, passes, self.job.objective, self.recipe, rate)
+        except NotFinite as error:
+            raise self.books.not_finite(error, passes, rate) from error
+        seconds = time.monotonic() - started
+        state.seconds += seconds
+        state.sums.loss += done.loss * done.images
+        state.sums.images += done.images
+        state.sums.seconds += seconds
+        self.books.tell(done, rate=rate, seconds=seconds, waited=waited)
+        self.stop_if_asked()
+        self.books.save_if_due()
+
+    def loaded(self, batches: Iterator[list[Batch]]) -> list[Batch]:
+        """The batches of the next step.
+
+        Raises:
+            TrainingError: A loading process died.
+        """
+        try:
+            return next(batches)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            # a signal for the whole process group ends the loading processes before the step is over
+            self.stop_if_asked()
+            raise TrainingError(
+                f"a process that loads images died ({str(error).splitlines()[0]}); mostly memory ran out: use less "
+                f"than workers={self.settings.workers}, or 0 to see the error itself. The last checkpoint is safe"
+            ) from error
+
+    def measure(self) -> None:
+        """Measure the weights that an epoch ends with, and enter the epoch in the books."""
+        state, job = self.state, self.job
+        figures = dict(job.measure(state.kept, self.measuring))
+        if state.average is not None:
+            figures |= {f"raw_{name}": value for name, value in job.measure(state.model, self.measuring).items()}
+        state.measured += 1
+        sums, state.sums = state.sums, Sums()
+        row = {
+            "epoch": state.measured,
+            "step": state.step,
+            "lr": self.schedule(state.step - 1),
+            "train_loss": sums.loss / max(sums.images, 1),
+            **figures,
+            "images_per_second": round(sums.images / max(sums.seconds, 1e-9), 2),
+            "seconds": round(sums.seconds, 3),
+        }
+        self.books.enter(row)
+        if state.step < self.schedule.steps:
+            self.stop_if_asked()
+
+    def measuring(self, done: int, total: int) -> None:
+        """Between batches of a measure: tell, and stop if asked to."""
+        self.progress.evaluating(done, total)
+        self.stop_if_asked()
+
+    def stop_if_asked(self) -> None:
+        """Save and leave, if a signal asked for it; the step that was under way is done.
+
+        Raises:
+            TrainingStopped: It did.
+        """
+        if not self.stop.number:
+            return
+        self.books.save(needed=True)
+        where = f"after step {self.state.step} of {self.schedule.steps}; saved in {self.settings.output}"
+        raise TrainingStopped(
+            f"stopped by {self.stop.name} {where}, the same command goes on from there", self.stop.number
+        )

@@ -1,0 +1,169 @@
+"""How a run goes, for people: a bar on a terminal, plain lines anywhere else."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+EVERY = 10.0
+"""Seconds between plain lines."""
+
+
+class Progress(Protocol):
+    """What the engine tells while it works."""
+
+    def start(self, *, step: int, steps: int, epochs: int) -> None:
+        """The run begins or goes on at ``step`` of ``steps``."""
+        ...
+
+    def step(self, values: Mapping[str, Any]) -> None:
+        """A step is done: ``step``, ``epoch``, ``loss``, ``lr``, ``images_per_second``."""
+        ...
+
+    def evaluating(self, done: int, total: int) -> None:
+        """So many images of the validation set are done."""
+        ...
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """An epoch is done and measured."""
+        ...
+
+    def say(self, text: str) -> None:
+        """A sentence."""
+        ...
+
+    def close(self) -> None:
+        """The run has ended, however it did."""
+        ...
+
+
+def seconds_spoken(seconds: float) -> str:
+    """``42 s``, ``3 min 20 s``, ``2 h 5 min``, ``3 d 4 h``."""
+    whole = round(seconds)
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if whole >= 86400:
+        return f"{days} d {hours} h"
+    if whole >= 3600:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
+def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
+    """An epoch in one line."""
+    parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}", f"loss {row['train_loss']:.4f}"]
+    if "top1" in row:
+        parts.append(f"top-1 {100 * row['top1']:6.2f} %")
+    parts += [f"lr {row['lr']:.2e}", f"{row['images_per_second']:.0f} images/s", seconds_spoken(row["seconds"])]
+    return "  ".join(parts)
+
+
+class Lines:
+    """Plain lines: one an epoch, and one every few seconds of an epoch that takes longer.
+
+    Args:
+        console: Where to.
+    """
+
+    def __init__(self, console: Console):
+        self.console, self.epochs = console, 0
+        self.spoken, self.began, self.first, self.steps = time.monotonic(), time.monotonic(), 0, 0
+
+    def start(self, *, step: int, steps: int, epochs: int) -> None:
+        """Remember where the run stands, for the time that is left."""
+        self.first, self.steps, self.epochs = step, steps, epochs
+        self.began = self.spoken = time.monotonic()
+
+    def step(self, values: Mapping[str, Any]) -> None:
+        """A line, if the last one is some seconds ago."""
+        now = time.monotonic()
+        if now - self.spoken < EVERY:
+            return
+        self.spoken = now
+        left = (now - self.began) / max(values["step"] - self.first, 1) * (self.steps - values["step"])
+        self.say(
+            f"step {values['step']}/{self.steps}  loss {values['loss']:.4f}  lr {values['lr']:.2e}  "
+            f"{values['images_per_second']:.0f} images/s  {seconds_spoken(left)} left"
+        )
+
+    def evaluating(self, done: int, total: int) -> None:
+        """Nothing: the epoch's line follows."""
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """The epoch's line."""
+        self.spoken = time.monotonic()
+        self.say(epoch_line(row, self.epochs))
+
+    def say(self, text: str) -> None:
+        """A line."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Bar:
+    """A bar with loss, rate, speed and the time that is left; an epoch's line scrolls by above it.
+
+    Args:
+        console: A terminal.
+    """
+
+    def __init__(self, console: Console):
+        self.console, self.epochs = console, 0
+        self.bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[told]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+
+    def start(self, *, step: int, steps: int, epochs: int) -> None:
+        """Show the bar."""
+        self.epochs = epochs
+        self.task = self.bars.add_task("training", total=steps, completed=step, told="")
+        self.measured = self.bars.add_task("measuring", total=1, visible=False, told="")
+        self.bars.start()
+
+    def step(self, values: Mapping[str, Any]) -> None:
+        """Move it."""
+        told = f"loss {values['loss']:.3f} lr {values['lr']:.1e} {values['images_per_second']:.0f} img/s"
+        if "memory_gib" in values:
+            told += f" {values['memory_gib']:.1f} GiB"
+        name = f"epoch {values['epoch']}/{self.epochs}"
+        self.bars.update(self.task, completed=values["step"], description=name, told=told)
+
+    def evaluating(self, done: int, total: int) -> None:
+        """A second bar while a model is measured."""
+        self.bars.update(self.measured, completed=done, total=total, visible=done < total)
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """The epoch's line, above the bar."""
+        self.say(epoch_line(row, self.epochs))
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        self.bars.console.print(escape(text), highlight=False)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self.bars.stop()
+
+
+def silent() -> Progress:
+    """Tells nothing."""
+    return Lines(Console(quiet=True))
+
+
+def progress_on(console: Console | None = None) -> Progress:
+    """A bar where the console is a terminal, plain lines where it is not."""
+    where = Console() if console is None else console
+    return Bar(where) if where.is_terminal else Lines(where)
