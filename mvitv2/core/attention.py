@@ -1,6 +1,6 @@
 """Pooling attention: the heart of MViT (paper Sec. 3 and 4.1, eq. 1 to 5)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -21,11 +21,15 @@ class MultiScaleAttention(nn.Module):
         config: Conventions.
         spec: Sizes of this block.
         attend: Backend; all compute what :func:`mvitv2.core.attend.reference` does.
+
+    Attributes:
+        run: What computes all but the output projection; replaced as a whole by what is faster (``mvitv2.kernels``).
     """
 
     def __init__(self, config: MViTConfig, spec: BlockSpec, attend: Attend):
         super().__init__()
         self.spec, self.attend = spec, attend
+        self.run: Run = pooling_attention
         self.residual, self.masked = config.residual_pooling, config.window_padding == "masked"
         self.position_scale = 1.0 if config.position_scale == "code" else spec.head_dim**-0.5
         self.resampling, self.order = RESAMPLING[config.table_resampling], config.displacement_order
@@ -60,10 +64,8 @@ class MultiScaleAttention(nn.Module):
 
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """``(B, L, dim_in)`` on ``grid`` to ``(B, L', dim_attn)`` on the grid of the pooled queries."""
-        (q, q_grid), (k, k_grid), (v, _) = self.queries_keys_values(x, grid)
-        y = self.mix_grids(q, k, v, q_grid, k_grid)
-        y = add_pooled_queries(y, q, q_grid, self.residual)
-        return self.drop(self.proj(y.transpose(1, 2).flatten(2))), q_grid
+        y, q_grid = self.run(self, x, grid)
+        return self.drop(self.proj(y)), q_grid
 
     def queries_keys_values(self, x: Tensor, grid: Grid) -> tuple[tuple[Tensor, Grid], ...]:
         """Project, then pool: three times ``(B, h, L', d)`` and its grid."""
@@ -129,6 +131,28 @@ class MultiScaleAttention(nn.Module):
             stretch=self.stretch[a],
             order=self.order,
         )
+
+
+Run = Callable[[MultiScaleAttention, Tensor, Grid], tuple[Tensor, Grid]]
+
+
+def pooling_attention(attn: MultiScaleAttention, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+    """All that lies before the output projection: project, pool, attend, add the pooled queries, join the heads.
+
+    It defines what a faster whole must compute that takes its place as ``attn.run``.
+
+    Args:
+        attn: The parameters and conventions of a block.
+        x: ``(B, L, dim_in)``.
+        grid: How the ``N`` grid tokens are laid out.
+
+    Returns:
+        ``(B, L', dim_attn)`` and the grid of the pooled queries.
+    """
+    (q, q_grid), (k, k_grid), (v, _) = attn.queries_keys_values(x, grid)
+    y = attn.mix_grids(q, k, v, q_grid, k_grid)
+    y = add_pooled_queries(y, q, q_grid, attn.residual)
+    return y.transpose(1, 2).flatten(2), q_grid
 
 
 class SeparateAttention(MultiScaleAttention):
