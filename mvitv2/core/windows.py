@@ -8,7 +8,6 @@ default.
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .grid import Grid
@@ -38,13 +37,29 @@ def windowed(mix: Mix, q_window: Grid, k_window: Grid) -> Mix:
 def split(x: Tensor, grid: Grid, window: Grid) -> tuple[Tensor, Grid]:
     """``(B, h, N, d) -> (B * windows, h, prod(window), d)`` and the number of windows along each axis."""
     rank = len(grid)
-    counts = tuple(-(-n // w) for n, w in zip(grid, window, strict=True))
-    missing = [c * w - n for c, w, n in zip(counts, window, grid, strict=True)]
-    x = F.pad(x.unflatten(2, grid), [0, 0, *(pad for m in reversed(missing) for pad in (0, m))])
+    counts = tuple((n + w - 1) // w for n, w in zip(grid, window, strict=True))
+    x = x.unflatten(2, grid)
     for axis in reversed(range(rank)):
-        x = x.unflatten(2 + axis, (counts[axis], window[axis]))
+        x = zero_padded(x, 2 + axis, counts[axis] * window[axis]).unflatten(2 + axis, (counts[axis], window[axis]))
     outer, inner = range(2, 2 + 2 * rank, 2), range(3, 3 + 2 * rank, 2)
     return x.permute(0, *outer, 1, *inner, 2 + 2 * rank).flatten(0, rank).flatten(2, -2), counts
+
+
+def zero_padded(x: Tensor, dim: int, size: int) -> Tensor:
+    """``x`` with zeros appended along an axis until it has ``size``; symbolic sizes export without a guard."""
+    have = x.shape[dim]
+    if isinstance(have, int) and have == size:
+        return x
+    place = torch.arange(size, device=x.device)
+    inside = (place < have).to(x.dtype).unflatten(0, (-1, *[1] * (x.ndim - dim - 1)))
+    return x.index_select(dim, place.clamp(max=have - 1)) * inside
+
+
+def cropped(x: Tensor, dim: int, size: int) -> Tensor:
+    """The first ``size`` entries along an axis; symbolic sizes export without a guard on strides."""
+    if isinstance(size, int):
+        return x.narrow(dim, 0, size)
+    return x.index_select(dim, torch.arange(size, device=x.device))
 
 
 def merge(x: Tensor, grid: Grid, window: Grid, counts: Grid) -> Tensor:
@@ -54,7 +69,7 @@ def merge(x: Tensor, grid: Grid, window: Grid, counts: Grid) -> Tensor:
     pairs = [dim for axis in range(rank) for dim in (1 + axis, 2 + rank + axis)]
     x = x.permute(0, 1 + rank, *pairs, 2 + 2 * rank)
     for axis in range(rank):
-        x = x.flatten(2 + axis, 3 + axis).narrow(2 + axis, 0, grid[axis])
+        x = cropped(x.flatten(2 + axis, 3 + axis), 2 + axis, grid[axis])
     return x.flatten(2, -2)
 
 
@@ -68,7 +83,7 @@ def padding_terms(grid: Grid, window: Grid, *, like: Tensor) -> list[Tensor]:
         window: Sides of a window on it.
         like: Tensor whose device and dtype the terms take.
     """
-    counts = tuple(-(-n // w) for n, w in zip(grid, window, strict=True))
+    counts = tuple((n + w - 1) // w for n, w in zip(grid, window, strict=True))
     terms: list[Tensor] = []
     for axis, (n, w, count) in enumerate(zip(grid, window, counts, strict=True)):
         outside = torch.arange(count * w, device=like.device).unflatten(0, (count, w)) >= n
