@@ -14,14 +14,14 @@ from typing import TypeVar
 import tyro
 
 from mvitv2.cli.failures import UsageError, one_line
-from mvitv2.cli.words import Argument, Reader, arguments_of
+from mvitv2.cli.words import REST, Argument, Reader, arguments_of
 
 T = TypeVar("T")
 SWITCH = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
-CONFIG = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff)
+CONFIG = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
 REWORDED = (
     (
         r"Error parsing (\S+): no type matching (\S+) could be instantiated from \['(.*)'\]",
@@ -83,7 +83,8 @@ def rewritten(options: type, words: Sequence[str], *, command: str) -> list[str]
         # only who gives a file waits for the YAML reader
         from mvitv2.cli.defaults import from_file
 
-        given = from_file(path, arguments) | given
+        below = from_file(path, arguments)
+        given = {**below, **given, **({REST: [*below[REST], *given.get(REST, [])]} if REST in below else {})}
     if missing := [name.upper() for name, a in arguments.items() if a.default is MISSING and name not in given]:
         raise UsageError(f"{command} needs {' and '.join(missing)} (mvitv2 {command} --help)")
     flags = [word for name, values in given.items() for word in as_flag(arguments[name], values)]
@@ -92,7 +93,7 @@ def rewritten(options: type, words: Sequence[str], *, command: str) -> list[str]
 
 
 def as_flag(argument: Argument, values: list[str]) -> list[str]:
-    """What is given for a field, as tyro reads it; nothing for a positional field or a switch that stays as it is.
+    """What is given for a field, as tyro reads it; nothing for a positional field.
 
     Raises:
         UsageError: A switch is neither on nor off.
@@ -103,5 +104,5 @@ def as_flag(argument: Argument, values: list[str]) -> list[str]:
     if argument.takes == "nothing":
         if (on := SWITCH.get(values[-1].lower())) is None:
             raise UsageError(f"{flag}={values[-1]}: expected true or false")
-        return [] if on == argument.default else [flag if on else f"--no-{flag[2:]}"]
+        return [flag if on else f"--no-{flag[2:]}"]
     return [f"{flag}={values[-1]}"] if argument.takes == "one" else [flag, *values]

@@ -29,8 +29,19 @@ class Command:
 COMMANDS = {
     name: Command(name, module, summary)
     for name, module, summary in (
+        ("demo", "demo", "Train a small model on handwritten digits, measure it and write a report: two minutes."),
+        ("train", "train", "Train a classifier on a folder of class folders, or on the built-in digits."),
+        ("eval", "eval", "Measure a model on a folder of class folders, or on the built-in digits."),
+        ("predict", "predict", "Name what is on pictures: files, folders, patterns."),
         ("list", "list", "Name the models there are, with their task, size and aliases."),
         ("describe", "describe", "Show a model block by block: widths, grids, parameters, operations, conventions."),
+        ("inspect", "inspect", "Say what a weights file is: whose, which variant, for what, what is missing."),
+        (
+            "convert",
+            "convert",
+            "Write weights for timm, torchvision, detectron2 and others, or read theirs into our own.",
+        ),
+        ("recipes", "recipes", "Name the recipes for training, with their sources; show one in full."),
         ("doctor", "doctor", "Report versions, devices, threads, attention backends and optional libraries."),
     )
 }
@@ -46,8 +57,9 @@ mvitv2 COMMAND --help explains a command. Anywhere on the line, --debug shows th
 Options are written --batch-size 64 or batch-size=64.
 
 Examples:
-  mvitv2 list "*video*"
-  mvitv2 describe mvitv2_s
+  mvitv2 demo
+  mvitv2 train photos --pretrained --epochs 30        # photos/train/CLASS/*.jpg, photos/val/CLASS/*.jpg
+  mvitv2 predict runs/photos holiday/
 """
 
 

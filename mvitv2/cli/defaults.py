@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from mvitv2.cli.failures import UsageError, did_you_mean, one_line
-from mvitv2.cli.words import Argument, Given, field_named
+from mvitv2.cli.words import REST, Argument, Given, field_named
 
 
 def from_file(path: str, arguments: dict[str, Argument]) -> Given:
@@ -25,13 +25,27 @@ def from_file(path: str, arguments: dict[str, Argument]) -> Given:
         return {}
     if not isinstance(values, dict):
         raise UsageError(f"config {path} holds a {type(values).__name__}, expected a mapping such as `epochs: 30`")
-    names = {key: field_named(str(key), arguments) for key in values}
+    values, rest = flat({str(key): value for key, value in values.items()}, arguments)
+    names = {key: field_named(key, arguments) for key in values}
     known = [name for name in arguments if name != "config"]
-    unknown = [f"{key}{nearest(str(key), known)}" for key, name in names.items() if name in (None, "config")]
+    unknown = [f"{key}{nearest(key, known)}" for key, name in names.items() if name in (None, "config")]
     if unknown:
         raise UsageError(f"config {path} has unknown keys: {', '.join(unknown)}")
     given = {name: value for key, value in values.items() if (name := names[key]) and value is not None}
-    return {name: words(path, arguments[name], value) for name, value in given.items()}
+    found = {name: words(path, arguments[name], value) for name, value in given.items()}
+    return {**found, REST: [*found.get(REST, []), *rest]} if rest else found
+
+
+def flat(values: dict[str, Any], arguments: dict[str, Argument]) -> tuple[dict[str, Any], list[str]]:
+    """Mappings in mappings as ``a.b=value``, for commands that take such words; the rest as it is."""
+    if REST not in arguments:
+        return values, []
+    inner = [
+        (f"{key}.{name}", v) for key, value in values.items() if isinstance(value, dict) for name, v in value.items()
+    ]
+    inner += [(key, value) for key, value in values.items() if "." in key]
+    plain = {key: value for key, value in values.items() if not isinstance(value, dict) and "." not in key}
+    return plain, [f"{key}={','.join(map(str, v)) if isinstance(v, list) else v}" for key, v in inner]
 
 
 def nearest(key: str, known: list[str]) -> str:

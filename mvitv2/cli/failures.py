@@ -39,6 +39,9 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
                 raise
             if debug:
                 traceback.print_exception(error)
+            if stopped := vars(error).get("signal_number"):  # a run that was told to stop, and saved
+                print(told, file=sys.stderr)
+                return 128 + stopped
             print(f"error: {told}", file=sys.stderr)
             return MISUSED if isinstance(error, UsageError) else FAILED
     return code

@@ -1,7 +1,10 @@
 """What commands print: aligned columns for people, JSON for programs."""
 
 import json
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from mvitv2.cli.failures import one_line
@@ -30,10 +33,38 @@ def print_json(value: Any) -> None:
 
 
 def millions(count: float) -> str:
-    """``24.2M``: a number of parameters as papers print it."""
-    return f"{count / 1e6:.1f}M"
+    """``24.2M``: a number of parameters as papers print it; ``255.1k`` below a million."""
+    return f"{count / 1e6:.1f}M" if count >= 1e6 else f"{count / 1e3:.1f}k"
 
 
 def sizes(grid: Sequence[int]) -> str:
     """``16x224x224``."""
     return "x".join(map(str, grid))
+
+
+def check_folder(path: Path) -> None:
+    """Refuse to write into a folder that is not there, before anything is computed.
+
+    Raises:
+        ValueError: There is no such folder.
+    """
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"there is no folder {path.parent} to write {path.name} to; make it first")
+
+
+@contextmanager
+def counter(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error while something is counted, if that is a terminal; otherwise nothing is drawn.
+
+    Gives a function that is told how many are done, and of how many.
+    """
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    # a bar is worth the time rich takes to load; a pipe is not
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)

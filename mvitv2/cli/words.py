@@ -17,9 +17,23 @@ OTHER_KEYS = {
     "batch": "batch_size",
     "lr0": "lr",
     "source": "files",
+    "topk": "top_k",
     "weights": "model",
+    "opt": "optimizer",
+    "sched": "schedule",
+    "smoothing": "label_smoothing",
+    "clip_grad": "clip_norm",
+    "lr_base": "lr",
+    "lr_base_size": "lr_batch",
+    "grad_accum_steps": "accumulation",
+    "initial_checkpoint": "weights",
+    "model_ema_decay": "ema_decay",
+    "mixup_prob": "mix_probability",
+    "mixup_switch_prob": "mix_switch",
 }
-"""What people used to other tools call a field, for commands that have the field."""
+"""What timm and Ultralytics call a field, for commands that have the field."""
+REST = "set"
+"""The field that takes ``a.b=value``, for commands that have it."""
 KEY = re.compile(r"([A-Za-z][\w.-]*)=(.*)", flags=re.DOTALL)
 NUMBER = re.compile(r"-?\d*\.?\d+(e-?\d+)?")
 
@@ -47,7 +61,7 @@ class Argument:
 
 def _takes(kind: Any) -> str:
     """How many words a type takes."""
-    if kind is bool:
+    if bool in (kind, *get_args(kind)):
         return "nothing"
     for member in (kind, *get_args(kind)):
         if get_origin(member) in (tuple, list):
@@ -111,15 +125,22 @@ class Reader:
     def read_flag(self, word: str, queue: list[str]) -> None:
         """A flag, and from the queue the words that are its values."""
         flag, equals, value = word.partition("=")
+        if "." in flag and REST in self.arguments:
+            self.read_pair(flag.removeprefix("--"), value if equals else self.next_of(flag, queue))
+            return
         argument, switched_off = self.argument_of(flag), False
         if argument is None and flag.startswith("--no-"):
             argument, switched_off = self.argument_of(f"--{flag.removeprefix('--no-')}"), True
         if argument is None or (switched_off and (argument.takes != "nothing" or equals)):
             raise UsageError(f"{self.command} has no option {flag}{self.hint(flag, self.flags)}")
         if argument.takes == "nothing" and not equals:
-            self.given[argument.name] = ["false" if switched_off else "true"]
+            self.give(argument.name, ["false" if switched_off else "true"])
         else:
-            self.given[argument.name] = [value] if equals else list(self.values(argument, flag, queue))
+            self.give(argument.name, [value] if equals else list(self.values(argument, flag, queue)))
+
+    def give(self, name: str, values: list[str]) -> None:
+        """Note what is given for a field. It replaces what was given before, unless the field collects the rest."""
+        self.given[name] = [*self.given.get(name, []), *values] if name == REST else values
 
     def argument_of(self, flag: str) -> Argument | None:
         """Whose flag it is; ``--batch_size`` and ``--batch-size`` are one."""
@@ -129,22 +150,29 @@ class Reader:
     def values(self, argument: Argument, flag: str, queue: list[str]) -> Iterator[str]:
         """The words after a flag that belong to it."""
         if argument.takes == "one":
-            if not queue:
-                raise UsageError(f"{flag} needs a value (mvitv2 {self.command} --help)")
-            yield queue.pop(0)
+            yield self.next_of(flag, queue)
             return
         fits: Callable[[str], Any] = NUMBER.fullmatch if argument.takes == "numbers" else lambda word: word[:1] != "-"
         while queue and fits(queue[0]):
             yield queue.pop(0)
 
+    def next_of(self, flag: str, queue: list[str]) -> str:
+        """The word after a flag that needs one."""
+        if not queue:
+            raise UsageError(f"{flag} needs a value (mvitv2 {self.command} --help)")
+        return queue.pop(0)
+
     def read_pair(self, key: str, value: str) -> None:
         """``key=value``; several values have commas between them."""
+        if "." in key and REST in self.arguments:
+            self.give(REST, [f"{key}={value}"])
+            return
         name = field_named(key, self.arguments)
         if name is None:
             names = [name.replace("_", "-") for name in self.arguments]
             raise UsageError(f"{self.command} has no option {key}{self.hint(key.replace('_', '-'), names)}")
         several = self.arguments[name].takes in ("numbers", "words")
-        self.given[name] = [part.strip() for part in value.strip("[]()").split(",")] if several else [value]
+        self.give(name, [part.strip() for part in value.strip("[]()").split(",")] if several else [value])
 
     def names_file(self, word: str) -> bool:
         """Whether a word with ``=`` in it is the name of a file, for a command that takes files."""

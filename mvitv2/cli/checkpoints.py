@@ -1,0 +1,98 @@
+"""What people give as MODEL: a weights file of any codebase, the folder of a training run, or a published name."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mvitv2.cli.failures import did_you_mean
+
+if TYPE_CHECKING:
+    from mvitv2.core.model import MViT
+    from mvitv2.core.pyramid import PyramidBackbone
+
+IN_FOLDER = ("best.safetensors", "last.safetensors", "model.safetensors")
+"""The weights in a folder, the first that is there: best and last of a training run, and the hub's name."""
+
+
+def weights_path(model: str) -> Path:
+    """The file that MODEL means; a published one is fetched if it is not in the cache.
+
+    Raises:
+        ValueError: There is neither such a file nor such a model, or the folder holds no weights.
+    """
+    if (path := local_path(model)) is not None:
+        return path
+    # only a name that is no file waits for the table of published ones
+    from mvitv2.weights.pretrained import pretrained_file
+
+    return pretrained_file(published_name(model))
+
+
+def local_path(model: str) -> Path | None:
+    """The file on this machine that MODEL means; ``None`` where there is nothing of that name.
+
+    Raises:
+        ValueError: It is a folder without weights.
+    """
+    path = Path(model)
+    if path.is_dir():
+        for name in IN_FOLDER:
+            if (path / name).is_file():
+                return path / name
+        raise ValueError(f"{path} is a folder without weights; expected one of {', '.join(IN_FOLDER)} in it")
+    return path if path.exists() or path.is_symlink() else None
+
+
+def published_name(name: str) -> str:
+    """The name itself, if it is that of a published file or of a model.
+
+    Raises:
+        ValueError: Nothing is called so, here or elsewhere.
+    """
+    from mvitv2.aliases import ALIASES
+    from mvitv2.variants import VARIANTS
+    from mvitv2.weights.releases import RELEASES
+
+    known = [*VARIANTS, *ALIASES, *RELEASES]
+    if name not in known:
+        folder = Path(name).parent
+        near = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        hint = did_you_mean(Path(name).name, [*near, *known], otherwise="`mvitv2 list` names the models")
+        raise ValueError(f"there is neither a file nor a model {name!r}{hint}")
+    return name
+
+
+def opened(model: str, **changes: Any) -> "MViT | PyramidBackbone":
+    """MODEL as it is, or changed on the way.
+
+    Args:
+        model: As on the command line.
+        **changes: For :func:`mvitv2.load_model`.
+    """
+    from mvitv2.models import backbone
+    from mvitv2.weights.load import load_model
+    from mvitv2.weights.pretrained import pretrained_file, pretrained_release
+
+    if (path := local_path(model)) is not None:
+        return load_model(path, **changes)
+    release = pretrained_release(published_name(model))
+    found = load_model(pretrained_file(release.name), **changes)
+    mvit = backbone(found)
+    preprocessing, (height, width) = release.preprocessing, mvit.config.input_size[-2:]
+    fits = preprocessing.size in (None, (height, width))
+    mvit.card["preprocessing"] = (preprocessing if fits else preprocessing.at((height, width))).to_dict()
+    mvit.card["provenance"] |= {"release": release.name, "reported": dict(release.reported), "license": release.license}
+    return found
+
+
+def classifier(model: str) -> "MViT":
+    """MODEL, ready to tell classes apart.
+
+    Raises:
+        ValueError: It is a detector's backbone.
+    """
+    from mvitv2.core.model import MViT
+
+    found = opened(model)
+    if not isinstance(found, MViT):
+        raise ValueError(f"{model} is the backbone of a detector; this command needs a classifier")
+    return found

@@ -1,0 +1,175 @@
+"""``mvitv2 train``: a classifier of one's own pictures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+
+from tyro.conf import Positional, arg
+
+from mvitv2.cli.output import millions
+
+if TYPE_CHECKING:
+    from mvitv2.train.job import Job
+    from mvitv2.train.loop import Outcome
+    from mvitv2.train.recipe import Recipe
+
+EXAMPLES = """\
+  mvitv2 train digits --output runs/digits
+  mvitv2 train photos --pretrained --model mvitv2_t --epochs 30 --output runs/photos
+  mvitv2 train photos --weights MViTv2_S_in1k.pyth --lr 1e-3 --output runs/photos
+  mvitv2 train data=photos model=mvitv2_s imgsz=160 batch=64 epochs=100 augmentation.policy=rand-m7-n2
+  mvitv2 train photos --config mine.yaml --seed 1    # what stands here wins over the file
+The folder has train/ and val/ with one folder of pictures per class. The same command again goes on where it stopped.
+"""
+T = TypeVar("T")
+HINT = "[recipe]"
+OfRecipe = Annotated[T | None, arg(help_behavior_hint=HINT)]
+"""A field that the recipe decides where it is not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to train, on what, and where to."""
+
+    data: Positional[str]
+    """A folder with train/ and val/ of class folders, or `digits`."""
+    output: Annotated[Path | None, arg(help_behavior_hint="(default: runs/DATA)")] = None
+    """Folder of the run."""
+    recipe: Annotated[str | None, arg(help_behavior_hint="(default: digits, fine_tune or imagenet_t)")] = None
+    """Where everything marked [recipe] comes from: a name of `mvitv2 recipes`, or the recipe.json of a run."""
+    config: Annotated[str | None, arg(help_behavior_hint="")] = None
+    """A YAML file with any of these options; the command line wins over it."""
+    resume: Literal["auto", "must", "never", "true", "false"] = "auto"
+    """Go on with a run in that folder: where there is one, always (fail where there is none), or never."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+    workers: Annotated[int | None, arg(aliases=["-j"], help_behavior_hint="(default: one per core)")] = None
+    """Processes that load pictures."""
+    pretrained: bool = False
+    """Start from the published weights of the model."""
+    num_classes: Annotated[int | None, arg(help_behavior_hint="(default: as many as folders)")] = None
+    """Fail unless the data has so many classes."""
+    amp: bool = False
+    """Mixed precision: the same as --precision bf16."""
+    model_ema: bool = False
+    """Keep a moving average of the weights: the same as --ema-decay 0.9998."""
+    aa: Annotated[str | None, arg(help_behavior_hint=HINT)] = None
+    """RandAugment, AutoAugment or AugMix in timm's notation, or none."""
+    reprob: OfRecipe[float] = None
+    """Probability that a rectangle of a picture is erased."""
+    set: Annotated[tuple[str, ...], arg(help_behavior_hint="[recipe]")] = ()
+    """Other fields of the recipe, such as augmentation.flip=0 or stages.depths=1,1,2,1."""
+
+    model: OfRecipe[str] = None
+    """A name of `mvitv2 list`."""
+    weights: OfRecipe[str] = None
+    """A weights file of any codebase to start from."""
+    img_size: OfRecipe[int] = None
+    """Side of the pictures in pixels."""
+    epochs: OfRecipe[int] = None
+    """Times that every picture is seen."""
+    batch_size: Annotated[int | None, arg(aliases=["-b"], help_behavior_hint=HINT)] = None
+    """Pictures in one forward pass."""
+    accumulation: OfRecipe[int] = None
+    """Forward passes before the weights change."""
+    optimizer: OfRecipe[Literal["adamw", "sgd"]] = None
+    """How weights change."""
+    lr: OfRecipe[float] = None
+    """Learning rate for lr-batch pictures at a time; scaled to the real batch."""
+    lr_batch: OfRecipe[int] = None
+    """Pictures at a time that the learning rates are for."""
+    lr_scaling: OfRecipe[Literal["linear", "sqrt", "none"]] = None
+    """How learning rates grow with the batch."""
+    schedule: OfRecipe[Literal["cosine", "constant"]] = None
+    """The learning rate after the warm-up."""
+    warmup_epochs: OfRecipe[float] = None
+    """Epochs in which the learning rate rises."""
+    warmup_lr: OfRecipe[float] = None
+    """Where it starts."""
+    min_lr: OfRecipe[float] = None
+    """Where the cosine ends."""
+    weight_decay: OfRecipe[float] = None
+    """Of weight matrices."""
+    betas: Annotated[tuple[float, float] | None, arg(help_behavior_hint=HINT)] = None
+    """Of AdamW."""
+    momentum: OfRecipe[float] = None
+    """Of SGD."""
+    layer_decay: OfRecipe[float] = None
+    """Part of the rate that a block has of the block above it."""
+    clip_norm: OfRecipe[float | Literal["none"]] = None
+    """Longest gradient."""
+    clip_value: OfRecipe[float | Literal["none"]] = None
+    """Largest entry of the gradient."""
+    loss: OfRecipe[Literal["cross_entropy", "bce"]] = None
+    """One class per picture, or yes and no for each class."""
+    label_smoothing: OfRecipe[float] = None
+    """Part of the target that is spread over all classes."""
+    mixup: OfRecipe[float] = None
+    """Strength of mixup, 0 for none."""
+    cutmix: OfRecipe[float] = None
+    """Strength of cutmix, 0 for none."""
+    mix_probability: OfRecipe[float] = None
+    """Part of the batches that are mixed."""
+    mix_switch: OfRecipe[float] = None
+    """Part of those that take cutmix."""
+    drop_path: OfRecipe[float] = None
+    """Stochastic depth of the last block."""
+    ema_decay: OfRecipe[float] = None
+    """Decay of a moving average of the weights, which is what is kept then."""
+    precision: OfRecipe[Literal["fp32", "tf32", "bf16", "fp16"]] = None
+    """Numbers in forward and backward pass."""
+    compile: OfRecipe[bool] = None
+    """Run the model through torch.compile."""
+    channels_last: OfRecipe[bool] = None
+    """Another memory layout for convolutions."""
+    grad_checkpointing: OfRecipe[bool] = None
+    """Less memory, more time."""
+    select: OfRecipe[Literal["best", "last"]] = None
+    """Which weights are kept: of the best epoch on the validation pictures, or of the last."""
+    seed: OfRecipe[int] = None
+    """Of everything random."""
+
+    save_minutes: float = 10.0
+    """A checkpoint at least this often; there is one after every epoch as well."""
+    log_steps: int = 1
+    """A line of metrics.jsonl every so many steps."""
+    deterministic: Literal["auto", "yes", "no"] = "auto"
+    """The same bits every time; auto: on a CPU."""
+
+
+def run(options: Options) -> int:
+    """Train to the end, or go on to it."""
+    from mvitv2.cli.chosen import chosen_recipe, settings_of
+    from mvitv2.train.classification import classification_job
+    from mvitv2.train.loop import fit
+    from mvitv2.train.progress import progress_on
+
+    recipe, settings = chosen_recipe(options), settings_of(options)
+    job = classification_job(options.data, recipe, settings)
+    classes = job.model.config.num_classes
+    if options.num_classes not in (None, classes):
+        raise ValueError(f"--num-classes {options.num_classes}: {options.data} has {classes} class folders")
+    print(opening(recipe, job))
+    outcome = fit(job, recipe, settings, progress_on())
+    print(summary(options, outcome))
+    return 0
+
+
+def opening(recipe: "Recipe", job: "Job") -> str:
+    """What is about to be trained."""
+    model = f"{recipe.model}{' with other stages' if recipe.stages else ''}"
+    parameters = millions(sum(p.numel() for p in job.model.parameters()))
+    images, classes = job.data["train_images"], job.data["classes"]
+    data = f"{images} pictures of {classes} classes, {recipe.img_size} pixels"
+    return f"{model}, {parameters} parameters; recipe {recipe.name}, {recipe.epochs} epochs; {data}"
+
+
+def summary(options: Options, outcome: "Outcome") -> str:
+    """Where the weights are, how good they are, and what to do next."""
+    best = outcome.best
+    name = "top-1" if best["metric"] == "top1" else best["metric"]
+    return (
+        f"{name} {100 * best['value']:.2f} % after epoch {best['epoch']}; weights in {outcome.weights}\n"
+        f"next: mvitv2 eval {outcome.folder} {options.data}\n"
+        f"      mvitv2 predict {outcome.folder} PICTURE..."
+    )

@@ -1,0 +1,211 @@
+"""``mvitv2 train`` and ``mvitv2 recipes``: a run from the first word to the weights, and every way to say how."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mvitv2.cli import train
+from mvitv2.cli.__main__ import main
+from mvitv2.cli.arguments import parsed
+from mvitv2.cli.chosen import chosen_recipe, settings_of
+from mvitv2.cli.failures import UsageError
+from mvitv2.train.recipe import Recipe
+from mvitv2.train.recipes import RECIPES
+
+SMALL = ["--set", "stages.depths=1,1", "--set", "stages.embed_dim=8", "--batch-size", "256", "--epochs", "1"]
+
+
+def options(*words: str) -> train.Options:
+    found = parsed(train.Options, words, command="train", about="", examples="")
+    assert found is not None
+    return found
+
+
+def recipe(*words: str) -> Recipe:
+    return chosen_recipe(options(*words))
+
+
+def test_a_run_can_be_measured_used_and_gone_on_with(capsys, tmp_path) -> None:
+    words = ["train", "digits", "--output", str(tmp_path / "run"), *SMALL]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "recipe digits, 1 epochs; 1258 pictures of 10 classes, 32 pixels" in shown
+    assert "epoch 1/1" in shown and f"next: mvitv2 eval {tmp_path / 'run'} digits" in shown
+    assert main(["eval", str(tmp_path / "run"), "digits"]) == 0
+    assert capsys.readouterr().out.startswith("images             270\n")
+    assert main(words) == 0
+    assert "epoch 1/1" not in capsys.readouterr().out
+    assert main([*words, "--lr", "1"]) == 1
+    assert "lr: 0.002 -> 1.0" in capsys.readouterr().err
+    assert main([*words, "--resume", "never"]) == 1
+    assert "holds a run already" in capsys.readouterr().err
+
+
+def test_the_demonstration(capsys, tmp_path) -> None:
+    assert main(["demo", "--output", str(tmp_path / "demo"), "--epochs", "1"]) == 0
+    shown = capsys.readouterr().out
+    for part in ("epoch 1/1", " of 269 digits it has never seen are right", "is 1", "mvitv2 predict"):
+        assert part in shown
+    assert f"report: {tmp_path / 'demo' / 'report.html'}" in shown
+    assert "handwritten digits" in (tmp_path / "demo" / "report.html").read_text()
+    assert main(["demo", "--output", str(tmp_path / "demo"), "--epochs", "0"]) == 1
+    assert "epochs=0" in capsys.readouterr().err
+
+
+def test_what_cannot_be_trained(capsys, tmp_path) -> None:
+    for words, part in (
+        (["nowhere"], "nowhere does not exist"),
+        (["digits", "--recipe", "none"], "there is no recipe 'none'"),
+        (["digits", "--model", "mvitv2_tt"], "did you mean mvitv2_t"),
+        (["digits", "--num-classes", "3"], "--num-classes 3: digits has 10"),
+        (["digits", "--epochs", "0"], "epochs=0 must be at least 1"),
+        (["digits", "--set", "no_field=1"], "no field of a recipe: 'no_field'"),
+        (["digits", "augmentation.strength=1"], "has no such field"),
+        (["digits", "--resume", "must"], "no checkpoint to go on from"),
+    ):
+        assert main(["train", *words, "--output", str(tmp_path / "run")]) == 1
+        error = capsys.readouterr().err
+        assert part in error and error.count("\n") == 1
+
+
+def test_ctrl_c_saves_and_is_no_error_of_ours(tmp_path) -> None:
+    words = ["train", "digits", "--output", str(tmp_path / "run"), "--epochs", "200"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mvitv2", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    metrics, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 60
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in error and error.count("\n") == 1
+    assert (tmp_path / "run" / "last.pt").exists()
+
+
+def test_every_field_of_a_recipe_can_be_said() -> None:
+    flags = {field.name for field in fields(train.Options)}
+    by_name = {"name", "source", "stages", "model_fields", "preprocessing", "augmentation"}
+    assert {field.name for field in fields(Recipe)} - by_name <= flags
+
+
+def test_the_recipe_follows_from_what_is_to_be_done() -> None:
+    assert recipe("digits").name == "digits"
+    assert recipe("photos").name == "imagenet_t"
+    assert recipe("photos", "--model", "mvitv2_small").name == "imagenet_s"
+    assert recipe("photos", "--pretrained").name == "fine_tune"
+    assert recipe("photos", "weights=a.pyth").weights == "a.pyth"
+    assert recipe("photos", "--recipe", "digits").name == "digits"
+
+
+def test_words_that_change_nothing_leave_the_recipe_as_it_is() -> None:
+    assert recipe("digits") == RECIPES["digits"]
+    assert recipe("photos", "--output", "x", "-j", "3") == RECIPES["imagenet_t"]
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "value"),
+    [
+        (["--opt", "sgd"], "optimizer", "sgd"),
+        (["--smoothing", "0.2"], "label_smoothing", 0.2),
+        (["--clip-grad", "none"], "clip_norm", None),
+        (["clip_norm=2"], "clip_norm", 2.0),
+        (["imgsz=96"], "img_size", 96),
+        (["batch=7"], "batch_size", 7),
+        (["lr0=0.5"], "lr", 0.5),
+        (["--amp"], "precision", "bf16"),
+        (["--pretrained"], "weights", "pretrained"),
+        (["--model-ema"], "ema_decay", 0.9998),
+        (["--model-ema-decay", "0.99"], "ema_decay", 0.99),
+        (["--betas", "0.8", "0.9"], "betas", (0.8, 0.9)),
+        (["--compile"], "compile", True),
+        (["--no-compile"], "compile", False),
+        (["grad_checkpointing=true"], "grad_checkpointing", True),
+        (["--aa", "none"], "augmentation", {**RECIPES["imagenet_t"].augmentation, "policy": None}),
+        (["--reprob", "0.1"], "augmentation", {**RECIPES["imagenet_t"].augmentation, "erase_probability": 0.1}),
+        (["--augmentation.flip", "0"], "augmentation", {**RECIPES["imagenet_t"].augmentation, "flip": 0}),
+    ],
+)
+def test_an_option_reaches_its_field(words: list[str], field: str, value: object) -> None:
+    assert getattr(recipe("photos", "--recipe", "imagenet_t", *words), field) == value
+
+
+def test_the_warm_up_keeps_its_part_of_the_epochs() -> None:
+    assert recipe("photos", "--epochs", "30").warmup_epochs == 7.0
+    assert recipe("photos", "--epochs", "30", "--warmup-epochs", "1").warmup_epochs == 1.0
+
+
+def test_a_model_of_ones_own_choice_has_its_own_stages() -> None:
+    assert recipe("digits").stages
+    assert not recipe("digits", "--model", "mvitv2_t").stages
+    assert recipe("digits", "--model", "mvitv2_t", "--set", "stages.depths=1,1").stages == {"depths": (1, 1)}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--pretrained", "--weights", "x"],
+        ["--amp", "precision=fp16"],
+        ["--aa", "none", "augmentation.policy=v0"],
+        ["--set", "x"],
+    ],
+)
+def test_contradictions(words: list[str]) -> None:
+    with pytest.raises(UsageError):
+        recipe("photos", *words)
+
+
+def test_a_recipe_from_a_file(tmp_path) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(RECIPES["digits"].to_dict()))
+    assert recipe("photos", "--recipe", str(path), "--seed", "3").to_dict() == {
+        **RECIPES["digits"].to_dict(),
+        "seed": 3,
+    }
+    path.write_text("- 1")
+    with pytest.raises(ValueError, match="holds a list"):
+        recipe("photos", "--recipe", str(path))
+    path.write_text("{epocks: 3}")
+    with pytest.raises(ValueError, match="did you mean 'epochs'"):
+        recipe("photos", "--recipe", str(path))
+
+
+def test_defaults_from_a_yaml_file(tmp_path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"lr": 0.5, "opt": "sgd", "augmentation": {"flip": 0.0, "scale": [0.5, 1.0]}}))
+    found = recipe("photos", "--config", str(path), "lr=0.25", "augmentation.flip=1")
+    assert (found.lr, found.optimizer) == (0.25, "sgd")
+    assert (found.augmentation["flip"], found.augmentation["scale"]) == (1, (0.5, 1.0))
+
+
+def test_settings() -> None:
+    found = settings_of(options("some/photos", "--resume", "true", "--deterministic", "yes", "-j", "0"))
+    assert (found.output, found.resume, found.deterministic, found.workers) == (Path("runs/photos"), "must", True, 0)
+    assert settings_of(options("digits")).workers == 0
+    assert settings_of(options("photos")).workers >= 1
+
+
+def test_recipes(capsys, tmp_path) -> None:
+    assert main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(RECIPES)
+    assert main(["recipes", "digits"]) == 0
+    assert "warmup_epochs       2.0" in capsys.readouterr().out
+    assert main(["recipes", "digits", "--json"]) == 0
+    (tmp_path / "mine.json").write_text(capsys.readouterr().out)
+    assert recipe("photos", "--recipe", str(tmp_path / "mine.json")) == RECIPES["digits"]
+    assert main(["recipes", "digit"]) == 1
+    assert "did you mean 'digits'" in capsys.readouterr().err
