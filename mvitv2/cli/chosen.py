@@ -47,6 +47,8 @@ def base_recipe(options: Options) -> Recipe:
     """The recipe that is named, or the one for what is to be done."""
     if options.recipe is not None:
         return from_file(Path(options.recipe)) if Path(options.recipe).is_file() else recipe(options.recipe)
+    if options.model is not None and Path(options.model).is_file():
+        raise UsageError(f"--model {options.model} is a file; --weights starts from it, and it says what the model is")
     if options.data == "digits":
         return recipe("digits")
     if options.pretrained or options.weights is not None:

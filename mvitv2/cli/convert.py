@@ -6,7 +6,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from mvitv2.cli.output import check_folder
+from mvitv2.cli.output import check_folder, notes
 
 EXAMPLES = """\
   mvitv2 convert MViTv2_T_in1k.pyth mvitv2_t.safetensors
@@ -41,15 +41,13 @@ class Options:
 def run(options: Options) -> int:
     """Convert, and say what was changed on the way."""
     from mvitv2.cli.checkpoints import opened
-    from mvitv2.models import backbone
     from mvitv2.weights.save import save_weights
 
     if options.target.exists() and not options.overwrite:
         raise ValueError(f"{options.target} is there already; --overwrite replaces it")
     check_folder(options.target)
-    model = opened(options.source, num_classes=options.num_classes, img_size=options.img_size)
+    with notes():
+        model = opened(options.source, num_classes=options.num_classes, img_size=options.img_size)
     save_weights(model, options.target, dialect=options.to, allow_other_numbers=options.allow_other_numbers)
-    for note in backbone(model).card["loading"]:
-        print(f"note: {note}")
     print(f"{options.target}: {options.to}, {options.target.stat().st_size / 1e6:.1f} MB")
     return 0

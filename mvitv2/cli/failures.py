@@ -12,6 +12,8 @@ from types import TracebackType
 
 FAILED, MISUSED, INTERRUPTED, PIPE_CLOSED = 1, 2, 128 + signal.SIGINT, 128 + 13
 """Exit codes; the last two are what a shell reports for a process that SIGINT or SIGPIPE ended."""
+OURS = __name__.partition(".")[0]
+"""The name of this package."""
 
 
 class UsageError(ValueError):
@@ -51,6 +53,8 @@ def sentence(error: BaseException) -> str | None:
     """What to tell about an error on one line, or ``None`` if nobody foresaw it."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, on a GPU
         return f"out of memory ({one_line(str(error)) or 'no details'}); try a smaller batch, picture or model"
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith(OURS):
+        return f"{error.name} is not installed, but mvitv2 needs it; pip install mvitv2 brings it along"
     if isinstance(error, OSError) and error.strerror:
         return one_line(f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror)
     if isinstance(error, OSError) or raised_on_purpose(error.__traceback__):
@@ -67,7 +71,7 @@ def raised_on_purpose(trace: TracebackType | None) -> bool:
         return False
     while trace.tb_next is not None:
         trace = trace.tb_next
-    ours = trace.tb_frame.f_globals.get("__name__", "").split(".")[0] == __name__.split(".")[0]
+    ours = trace.tb_frame.f_globals.get("__name__", "").split(".")[0] == OURS
     return ours and trace.tb_frame.f_code.co_code[trace.tb_lasti] == opmap["RAISE_VARARGS"]
 
 

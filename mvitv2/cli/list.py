@@ -10,7 +10,7 @@ from mvitv2.cli.output import columns, millions, print_json, sizes
 
 EXAMPLES = """\
   mvitv2 list
-  mvitv2 list "*video*"              # by task
+  mvitv2 list video                  # by task
   mvitv2 list mvit_v2_s              # by the name another codebase gives it
   mvitv2 list --json > models.json
 """
@@ -21,7 +21,7 @@ class Options:
     """Which models, and how to print them."""
 
     pattern: Positional[str] = "*"
-    """Names, other names or tasks to match, as in a shell; quote it."""
+    """A name, part of a name or of a task, or a pattern as in a shell; other codebases' names too."""
     task: Literal["any", "image", "video", "detection"] = "any"
     """Models of one task only."""
     json: bool = False
@@ -68,7 +68,8 @@ def matching(pattern: str, task: str | None) -> list[Entry]:
     from mvitv2.models import list_models, task_of
     from mvitv2.variants import VARIANTS
 
-    found = dict.fromkeys(variant_name(name) for name in list_models(pattern, aliases=True, task=task))
+    names = list_models(pattern, aliases=True, task=task) or list_models(f"*{pattern}*", aliases=True, task=task)
+    found = dict.fromkeys(map(variant_name, names))
     if not found:
         of_task = f" for {task}" if task else ""
         hint = did_you_mean(pattern, [*VARIANTS, *ALIASES], otherwise="mvitv2 list names them all")

@@ -1,6 +1,7 @@
 """What commands print: aligned columns for people, JSON for programs."""
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -50,6 +51,35 @@ def check_folder(path: Path) -> None:
     """
     if not path.absolute().parent.is_dir():
         raise ValueError(f"there is no folder {path.parent} to write {path.name} to; make it first")
+
+
+class Notes(logging.Handler):
+    """Prints what the package logs, each sentence once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.told: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a sentence, unless it has been."""
+        text = one_line(record.getMessage())
+        if text not in self.told:
+            self.told.add(text)
+            print(f"note: {text}")
+
+
+@contextmanager
+def notes() -> Iterator[None]:
+    """Inside, print what the package notes about weights that it loads: what was changed, left out or assumed."""
+    log, handler = logging.getLogger("mvitv2"), Notes()
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
 
 
 @contextmanager

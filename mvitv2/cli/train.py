@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from tyro.conf import Positional, arg
 
-from mvitv2.cli.output import millions
+from mvitv2.cli.output import millions, notes
 
 if TYPE_CHECKING:
     from mvitv2.train.job import Job
@@ -145,7 +145,8 @@ def run(options: Options) -> int:
     from mvitv2.train.progress import progress_on
 
     recipe, settings = chosen_recipe(options), settings_of(options)
-    job = classification_job(options.data, recipe, settings)
+    with notes():
+        job = classification_job(options.data, recipe, settings)
     classes = job.model.config.num_classes
     if options.num_classes not in (None, classes):
         raise ValueError(f"--num-classes {options.num_classes}: {options.data} has {classes} class folders")
@@ -158,6 +159,8 @@ def run(options: Options) -> int:
 def opening(recipe: "Recipe", job: "Job") -> str:
     """What is about to be trained."""
     model = f"{recipe.model}{' with other stages' if recipe.stages else ''}"
+    if recipe.weights is not None:
+        model = f"{recipe.model} as published" if recipe.weights == "pretrained" else f"weights of {recipe.weights}"
     parameters = millions(sum(p.numel() for p in job.model.parameters()))
     images, classes = job.data["train_images"], job.data["classes"]
     data = f"{images} pictures of {classes} classes, {recipe.img_size} pixels"

@@ -116,6 +116,11 @@ def test_list_by_task_name_or_other_name(capsys) -> None:
     assert "did you mean mvitv2_t" in error(capsys, "list", "mvitv2_tt")
 
 
+def test_list_by_a_part_of_a_name(capsys) -> None:
+    shown = printed(capsys, "list", "maskfeat")
+    assert [line.split()[0] for line in shown.splitlines()[1:]] == ["maskfeat_s_16x4", "maskfeat_l_16x4"]
+
+
 def test_describe(capsys) -> None:
     shown = printed(capsys, "describe", "mvitv2_t")
     assert shown.startswith("mvitv2_t: image, 224x224, 3 channels, 1000 classes\n24.2M parameters, 4.68 GMACs")

@@ -18,6 +18,7 @@ from mvitv2.core.stages import stages
 from mvitv2.preprocessing import IMAGENET
 from mvitv2.weights.files import write
 
+ZOO = Path(__file__).parents[2].parent / "shared" / "data" / "zoo"
 CLASSES = ["cat", "dog", "grue"]
 
 
@@ -194,6 +195,16 @@ def test_predict_what_cannot_be(capsys, checkpoint, tmp_path) -> None:
     assert "has no classifier" in failure(capsys, "predict", backbone, "x.png")
     assert main(["predict", str(checkpoint)]) == 2
     assert "predict needs FILES" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not ZOO.is_dir(), reason=f"the zoo of broken files is not at {ZOO}")
+def test_predict_odd_and_broken_pictures(capsys, checkpoint) -> None:
+    files = sorted(path for folder in ("image_gen", "image_pillow") for path in (ZOO / folder).iterdir())
+    out, err = output(capsys, "predict", checkpoint, *files, "--format", "jsonl", "-k", "1", code=1)
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert len(answers) >= len(files) and err.count("\n") == 1
+    for answer in answers:
+        assert len(answer["predictions"]) == 1 if answer["error"] is None else "\n" not in answer["error"]
 
 
 def test_a_model_nobody_has_offline(capsys, tmp_path, monkeypatch) -> None:

@@ -65,6 +65,7 @@ def test_what_cannot_be_trained(capsys, tmp_path) -> None:
         (["nowhere"], "nowhere does not exist"),
         (["digits", "--recipe", "none"], "there is no recipe 'none'"),
         (["digits", "--model", "mvitv2_tt"], "did you mean mvitv2_t"),
+        (["digits", "--weights", str(tmp_path / "none.pyth")], "No such file"),
         (["digits", "--num-classes", "3"], "--num-classes 3: digits has 10"),
         (["digits", "--epochs", "0"], "epochs=0 must be at least 1"),
         (["digits", "--set", "no_field=1"], "no field of a recipe: 'no_field'"),
@@ -74,6 +75,16 @@ def test_what_cannot_be_trained(capsys, tmp_path) -> None:
         assert main(["train", *words, "--output", str(tmp_path / "run")]) == 1
         error = capsys.readouterr().err
         assert part in error and error.count("\n") == 1
+
+
+def test_a_run_from_weights_tells_what_was_changed(capsys, tmp_path) -> None:
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    assert main(["train", "digits", "--output", first, *SMALL]) == 0
+    weights = f"{first}/best.safetensors"
+    capsys.readouterr()
+    assert main(["train", "digits", "--weights", weights, "imgsz=48", "--epochs", "1", "--output", second]) == 0
+    shown = capsys.readouterr().out
+    assert "tables resampled" in shown.splitlines()[0] and f"weights of {weights}" in shown
 
 
 def test_ctrl_c_saves_and_is_no_error_of_ours(tmp_path) -> None:
@@ -152,6 +163,12 @@ def test_a_model_of_ones_own_choice_has_its_own_stages() -> None:
     assert recipe("digits").stages
     assert not recipe("digits", "--model", "mvitv2_t").stages
     assert recipe("digits", "--model", "mvitv2_t", "--set", "stages.depths=1,1").stages == {"depths": (1, 1)}
+
+
+def test_a_file_is_no_model_but_weights(tmp_path) -> None:
+    (tmp_path / "theirs.pyth").touch()
+    with pytest.raises(UsageError, match="--weights starts from it"):
+        recipe("photos", "--model", str(tmp_path / "theirs.pyth"))
 
 
 @pytest.mark.parametrize(

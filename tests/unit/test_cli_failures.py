@@ -42,6 +42,11 @@ def test_what_this_package_raises_is_one_line(capsys) -> None:
         ),
         (PermissionError(errno.EACCES, "Permission denied"), 1, "error: Permission denied"),
         (OSError("the network is down"), 1, "error: the network is down"),
+        (
+            ModuleNotFoundError("No module named 'PIL'", name="PIL"),
+            1,
+            "error: PIL is not installed, but mvitv2 needs it; pip install mvitv2 brings it along",
+        ),
         (MemoryError(), 1, "error: out of memory (no details); try a smaller batch, picture or model"),
     ],
 )
@@ -87,6 +92,21 @@ def test_debug_shows_the_traceback_and_the_line(capsys) -> None:
     shown = capsys.readouterr().err
     assert "Traceback" in shown
     assert shown.splitlines()[-1].startswith("error: there is no model")
+
+
+def test_a_run_that_was_stopped_has_the_code_of_its_signal(capsys) -> None:
+    def run() -> int:
+        from mvitv2.cli.commands import command
+
+        try:
+            command("no such command")
+        except UsageError as error:
+            error.__dict__["signal_number"] = 15
+            raise
+        return 0
+
+    assert guarded(run, debug=False) == 128 + 15
+    assert not capsys.readouterr().err.startswith("error: ")
 
 
 def test_an_interrupt_is_quiet(capsys) -> None:
