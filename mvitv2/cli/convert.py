@@ -7,6 +7,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from mvitv2.cli.output import check_folder, notes
+from mvitv2.cli.words import Maybe
 
 EXAMPLES = """\
   mvitv2 convert MViTv2_T_in1k.pyth mvitv2_t.safetensors
@@ -28,9 +29,9 @@ class Options:
     """The file to write."""
     to: Dialect = "mvitv2"
     """Whose names and container; mvitv2's own carries configuration, classes and preprocessing."""
-    num_classes: int | None = None
+    num_classes: Maybe[int] = None
     """Another number of classes draws a new classifier; 0 drops it."""
-    img_size: int | None = None
+    img_size: Maybe[int] = None
     """Another side in pixels; position tables are resampled."""
     overwrite: bool = False
     """Replace the file if there is one."""

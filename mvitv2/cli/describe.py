@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from mvitv2.cli.output import columns, millions, print_json, sizes
+from mvitv2.cli.words import Maybe
 
 if TYPE_CHECKING:
     from mvitv2.core.config import MViTConfig
@@ -24,13 +25,13 @@ class Options:
 
     name: Positional[str]
     """A model, as `mvitv2 list` names them."""
-    img_size: int | None = None
+    img_size: Maybe[int] = None
     """Side of the input in pixels."""
-    num_frames: int | None = None
+    num_frames: Maybe[int] = None
     """Frames of a clip."""
-    num_classes: int | None = None
+    num_classes: Maybe[int] = None
     """Classes; 0 for a model without a classifier."""
-    in_chans: int | None = None
+    in_chans: Maybe[int] = None
     """Channels of the input."""
     json: bool = False
     """Print JSON."""

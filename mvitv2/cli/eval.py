@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 
 from mvitv2.cli.failures import one_line
 from mvitv2.cli.output import check_folder, columns, counter
+from mvitv2.cli.words import Maybe
 
 if TYPE_CHECKING:
     from mvitv2.core.model import MViT
@@ -34,15 +35,15 @@ class Options:
     """A folder of class folders, a folder with val/ or test/ in it, or `digits`."""
     split: Literal["val", "test", "train"] = "val"
     """Which part of the data, where it has parts."""
-    json: str | None = None
+    json: Maybe[str] = None
     """Write all figures to this file; - prints them instead of the table."""
-    report: Path | None = None
+    report: Maybe[Path] = None
     """Write a self-contained HTML page to this file: figures, confusion matrix, pictures with attention."""
     batch_size: Annotated[int, arg(aliases=["-b"])] = 64
     """Pictures in one forward pass."""
     workers: Annotated[int, arg(aliases=["-j"])] = 2
     """Processes that read pictures; 0 reads between the passes."""
-    img_size: int | None = None
+    img_size: Maybe[int] = None
     """Side in pixels, where it is not to be the model's own."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from mvitv2.cli.words import Maybe
+
 EXAMPLES = """\
   mvitv2 predict runs/demo digit.png
   mvitv2 predict mvitv2_t cat.jpg --top-k 1                       # published weights, fetched once
@@ -21,7 +23,7 @@ class Options:
 
     model: Positional[str]
     """A weights file of any codebase, the folder of a run, or the name of a published model."""
-    files: Positional[tuple[str, ...]]
+    files: Annotated[Positional[tuple[str, ...]], arg(help_behavior_hint="(required)")]
     """Files, folders, patterns; - reads their names from standard input, one a line."""
     top_k: Annotated[int, arg(aliases=["-k"])] = 5
     """Classes per picture, likeliest first."""
@@ -31,7 +33,7 @@ class Options:
     """Pictures in one forward pass."""
     workers: Annotated[int, arg(aliases=["-j"])] = 2
     """Threads that read pictures."""
-    img_size: int | None = None
+    img_size: Maybe[int] = None
     """Side in pixels, where it is not to be the model's own."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""

@@ -4,12 +4,15 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from mvitv2.cli.failures import UsageError, did_you_mean
 
+T = TypeVar("T")
+Maybe = Annotated[T | None, arg(help_behavior_hint="")]
+"""A field that may be left out, without `(default: None)` in the help."""
 Given = dict[str, list[str]]
 """The words for each field."""
 OTHER_KEYS = {
