@@ -4,13 +4,15 @@ Every step that changes a tensor says so in one sentence; nothing is dropped or 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mvitv2.core.config import AXES, BlockSpec, MViTConfig, schedule
+from mvitv2.core.grid import Grid
 from mvitv2.core.positions import resample_grid
 from mvitv2.core.relpos import anchored, table_rows
 from mvitv2.weights.convert import State
@@ -92,7 +94,7 @@ def _kernels(c: Carrier) -> None:
 def _time_kernel(target: MViTConfig, name: str) -> int:
     if name.startswith("patch_embed"):
         return target.patch_kernel[0]
-    block = target.blocks[int(name.split(".")[1])]
+    block = target.blocks[int(name.removeprefix("rev_backbone.layers.").removeprefix("blocks.").split(".")[0])]
     kernel = block.q_kernel if ".pool_q" in name else block.kv_kernel
     return kernel[0] if kernel else 1
 
@@ -154,9 +156,11 @@ def stretched(table: Tensor, rows: int) -> Tensor:
 
     PyTorch's kernel fuses one multiplication and the addition on processors that can, so the peers' resized tables hold
     the last bit of the machine they were made on. This is what it gives there: each step rounded once, by way of
-    float64.
+    float64. Tables that are float64 themselves keep their precision.
     """
     count = table.shape[0]
+    if table.dtype == torch.float64:
+        return F.interpolate(table.T[None], size=rows, mode="linear")[0].T
     step = torch.tensor(count / rows, dtype=torch.float32)
     source = ((torch.arange(rows, dtype=torch.float32) + 0.5) * step - 0.5).clamp(min=0)
     low = source.long().clamp(max=count - 1)
@@ -166,23 +170,42 @@ def stretched(table: Tensor, rows: int) -> Tensor:
     return (exact[low].double() * near + (exact[high] * far).double()).to(table.dtype)
 
 
+def _class_token(c: Carrier) -> None:
+    """A model without class token has no use for it: detection backbones start from classifiers that have one."""
+    if not c.source.class_token or c.target.class_token:
+        return
+    for name in ("cls_token", "pos_embed_class"):
+        c.state.pop(name, None)
+    if "pos_embed" in c.state:
+        c.state["pos_embed"] = c.state["pos_embed"][:, 1:]
+    c.source = replace(c.source, class_token=False, readout="norm_mean")
+    c.notes.append("class token dropped")
+
+
 def _absolute_tables(c: Carrier) -> None:
     """Joint and separable tables, resampled and turned into each other."""
     if c.source.abs_pos == "none" or c.target.abs_pos == "none":
         return
     _match_forms(c)
-    old, new = c.source.abs_pos_grid, c.target.abs_pos_grid
-    if old[-IMAGE_AXES:] == new[-IMAGE_AXES:] and old[:-IMAGE_AXES] == new[:-IMAGE_AXES]:
+    # a table that changed its form lies on the axes of the new one, at the sizes of the old
+    old, new = c.source.abs_pos_grid[-c.target.rank :], c.target.abs_pos_grid
+    old = (*new[: len(new) - len(old)], *old)
+    if old == new:
         return
     if c.target.abs_pos == "separable":
-        c.state["pos_embed_spatial"] = resample_grid(c.state["pos_embed_spatial"], old[-2:], new[-2:])
-        made_for = (c.state["pos_embed_temporal"].shape[1],)
-        c.state["pos_embed_temporal"] = resample_grid(c.state["pos_embed_temporal"], made_for, new[:1])
-    elif len(old) == len(new):
+        c.state["pos_embed_spatial"] = _smooth(c.state["pos_embed_spatial"], old[-2:], new[-2:])
+        c.state["pos_embed_temporal"] = _smooth(c.state["pos_embed_temporal"], old[:1], new[:1])
+    else:
         table, prefix = c.state["pos_embed"], int(c.source.class_token)
-        resampled = resample_grid(table[:, prefix:], old, new)
-        c.state["pos_embed"] = torch.cat((table[:, :prefix], resampled), dim=1)
+        c.state["pos_embed"] = torch.cat((table[:, :prefix], _smooth(table[:, prefix:], old, new)), dim=1)
     c.notes.append(f"absolute positions resampled from {old} to {new} tokens")
+
+
+def _smooth(table: Tensor, made_for: Grid, grid: Grid) -> Tensor:
+    """:func:`resample_grid` for tables of any precision: interpolation knows no half-precision numbers on CPUs."""
+    if made_for == grid or table.dtype in (torch.float32, torch.float64):
+        return resample_grid(table, made_for, grid)
+    return resample_grid(table.float(), made_for, grid).to(table.dtype)
 
 
 def _match_forms(c: Carrier) -> None:
@@ -225,4 +248,11 @@ def _projections(c: Carrier) -> None:
     c.notes.append(f"query, key and value projections {'split' if separate else 'joined'}")
 
 
-STEPS: tuple[Callable[[Carrier], None], ...] = (_channels, _kernels, _relative_tables, _absolute_tables, _projections)
+STEPS: tuple[Callable[[Carrier], None], ...] = (
+    _channels,
+    _kernels,
+    _relative_tables,
+    _class_token,
+    _absolute_tables,
+    _projections,
+)

@@ -2,26 +2,62 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mvitv2.core.config import MViTConfig
-from mvitv2.preprocessing import DETECTION, IMAGENET, IMAGENET_TIMM, KINETICS, KINETICS_L, Preprocessing
+from mvitv2.preprocessing import (
+    DETECTION,
+    IMAGENET,
+    IMAGENET_TIMM,
+    KINETICS,
+    KINETICS_32X3,
+    KINETICS_L,
+    Preprocessing,
+)
 from mvitv2.variants import VARIANTS
 from mvitv2.weights.opened import Opened, Source
 
 WIDE_CLIP = 144
 """Channels of MViTv2-L, whose clip models were trained with ImageNet's statistics (they start from ImageNet-21k)."""
+CLIPS = {KINETICS_32X3.num_frames: KINETICS_32X3}
+"""Clips of other than 16 frames whose sampling rate the published models fix."""
 
 
-def card_of(opened: Opened, source: Source, notes: list[str]) -> dict[str, Any]:
-    """The card of a model that was loaded: plain JSON values."""
+def card_of(opened: Opened, source: Source, target: MViTConfig, notes: list[str]) -> dict[str, Any]:
+    """The card of a model that was loaded: plain JSON values.
+
+    Args:
+        opened: The file.
+        source: Where it came from.
+        target: The model's configuration; names of classes are dropped where their number is another.
+        notes: What was changed on the way.
+    """
     card = dict(opened.card)
-    card.setdefault("classes", [])
-    card.setdefault("preprocessing", preprocessing_of(opened).to_dict())
+    if len(card.get("classes", [])) != target.num_classes:
+        card["classes"] = []
+    stored = card.get("preprocessing")
+    preprocessing = Preprocessing.from_dict(stored) if stored else preprocessing_of(opened)
+    card["preprocessing"] = resized(preprocessing, opened.config, target).to_dict()
     name = None if isinstance(source, Mapping) else Path(os.fspath(source)).name
     card.setdefault("provenance", {"file": name, "dialect": opened.dialect.name, "variant": variant_of(opened.config)})
     return {**card, "loading": notes}
+
+
+def resized(preprocessing: Preprocessing, source: MViTConfig, target: MViTConfig) -> Preprocessing:
+    """The preprocessing for a model of another size, other frames, or gray pictures."""
+    frames, size = target.input_size[:-2], target.input_size[-2:]
+    if preprocessing.size is not None and source.input_size[-2:] != size:
+        preprocessing = preprocessing.at(size)
+    if preprocessing.num_frames is not None and not frames:
+        preprocessing = replace(preprocessing, num_frames=None, sampling_rate=None, fps=None)
+    elif frames and preprocessing.num_frames != frames[0]:
+        preprocessing = replace(preprocessing, num_frames=frames[0])
+    if target.in_channels == 1 and preprocessing.channels != "gray":
+        mean, std = (sum(values) / len(values) for values in (preprocessing.mean, preprocessing.std))
+        preprocessing = replace(preprocessing, channels="gray", mean=(mean,), std=(std,))
+    return preprocessing
 
 
 def preprocessing_of(opened: Opened) -> Preprocessing:
@@ -30,9 +66,9 @@ def preprocessing_of(opened: Opened) -> Preprocessing:
     if opened.settings:
         return _of_settings(opened.settings, config)
     if config.rank == len("thw"):
-        usual = KINETICS_L if config.embed_dim >= WIDE_CLIP else KINETICS
+        usual = KINETICS_L if config.embed_dim >= WIDE_CLIP else CLIPS.get(config.input_size[0], KINETICS)
         fitted = usual if usual.size == size else usual.at(size)
-        return Preprocessing.from_dict({**fitted.to_dict(), "num_frames": config.input_size[0]})
+        return replace(fitted, num_frames=config.input_size[0])
     if opened.dialect.name == "detectron2":
         return DETECTION
     usual = IMAGENET_TIMM if opened.dialect.name == "timm" else IMAGENET
@@ -45,7 +81,8 @@ def _of_settings(settings: Mapping[str, Any], config: MViTConfig) -> Preprocessi
     crop = data.get("TEST_CROP_SIZE", config.input_size[-1])
     video = config.rank == len("thw")
     base = KINETICS if video else IMAGENET
-    resize = data.get("TRAIN_JITTER_SCALES", [256])[0] if video else round(crop * 256 / 224)
+    scales = data.get("TRAIN_JITTER_SCALES") or [256]
+    resize = scales[0] if video else round(crop * 256 / 224)
     values = {
         **base.to_dict(),
         "size": [crop, crop],
@@ -54,7 +91,8 @@ def _of_settings(settings: Mapping[str, Any], config: MViTConfig) -> Preprocessi
         "std": data.get("STD", list(base.std)),
     }
     if video:
-        values |= {"num_frames": config.input_size[0], "sampling_rate": data.get("SAMPLING_RATE", 8), "fps": 30.0}
+        rate, fps = data.get("SAMPLING_RATE", 8), float(data.get("TARGET_FPS", 30))
+        values |= {"num_frames": config.input_size[0], "sampling_rate": rate, "fps": fps}
     return Preprocessing.from_dict(values)
 
 

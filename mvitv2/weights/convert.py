@@ -83,10 +83,15 @@ def _check_aliases(plain: Mapping[str, Tensor], aliases: set[str]) -> None:
     wrong: list[str] = []
     for name in aliases:
         first = re.sub(r"_attention_pool_([qkv])\.(pool|norm)", r"\2_\1", name)
-        if first not in plain or not torch.equal(plain[first], plain[name]):
+        if first not in plain or not _same(plain[first], plain[name]):
             wrong.append(name)
     if wrong:
         raise DialectError(f"{len(wrong)} second names differ from the first: {', '.join(sorted(wrong))}")
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Equal, or of equal shape where there are no values to compare."""
+    return a.shape == b.shape and (a.is_meta or torch.equal(a.nan_to_num(), b.nan_to_num()))
 
 
 def prefix_of(tensors: Mapping[str, Tensor], dialect: Dialect) -> str:
@@ -139,24 +144,23 @@ def _rows(state: Mapping[str, Tensor], block: int, axis: str, default: int) -> i
     return default
 
 
-def fitted(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> State:
-    """Tensors viewed in the shapes a model wants, where only axes of length 1 tell them apart.
+def image_kernels(state: Mapping[str, Tensor]) -> State:
+    """Pooling kernels of an image model without an axis of time, which SlowFast's have: it trains on one-frame clips.
 
-    Kernels of image models may have a time axis (SlowFast trains them on clips of one frame): of one longer than 1 only
-    the middle ever met a frame, so the middle is taken.
+    Of an axis longer than 1 only the middle ever met a frame, so the middle is taken.
     """
+    pools = (".pool_q.weight", ".pool_k.weight", ".pool_v.weight")
+    return {n: v[:, :, v.shape[2] // 2] if n.endswith(pools) and v.ndim == 5 else v for n, v in state.items()}
+
+
+def fitted(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> State:
+    """Tensors viewed in the shapes a model wants, where only axes of length 1 tell them apart."""
+    flat = any(n.endswith(".pool_k.weight") and len(shape) == 4 for n, shape in shapes.items())
     result: State = {}
-    for name, tensor in state.items():
-        value, want = tensor, shapes.get(name)
-        if (
-            want is not None
-            and value.ndim == len(want) + 1
-            and name.rpartition(".")[0].endswith(("pool_q", "pool_k", "pool_v"))
-        ):
-            value = value[:, :, value.shape[2] // 2]
-        if want is not None and value.shape != want and _same_but_for_ones(value.shape, want):
-            value = value.reshape(want)
-        result[name] = value
+    for name, value in (image_kernels(state) if flat else state).items():
+        want = shapes.get(name)
+        alike = want is not None and value.shape != want and _same_but_for_ones(value.shape, want)
+        result[name] = value.reshape(want) if want is not None and alike else value
     return result
 
 

@@ -163,7 +163,7 @@ MMPRETRAIN = Dialect(
     prefixes=("backbone.", ""),
     rules=_openmmlab_rules("head.fc"),
     container=("torch zip", "state_dict"),
-    conventions={"residual_pooling": "grid", "feed_output_norms": True},
+    conventions={"residual_pooling": "grid", "feed_output_norms": True, "abs_pos_float32": True},
 )
 MMACTION2 = Dialect(
     name="mmaction2",

@@ -1,7 +1,7 @@
 """Models from weights files of any codebase, at any size, for any number of classes."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from typing import Any, Literal
@@ -25,6 +25,19 @@ from mvitv2.weights.rename import FIRST_LEVEL, DialectError
 LOG = logging.getLogger("mvitv2")
 FRESH_WITHOUT_ERROR = ("output_norms.*",)
 """Parts a backbone for detection has and a classifier lacks; they start as they were initialised, and that is said."""
+CONVENTIONS = (
+    "residual_pooling",
+    "readout",
+    "pool_mode",
+    "pool_first",
+    "position_scale",
+    "displacement_order",
+    "window_padding",
+    "feed_output_norms",
+    "norm_eps",
+    "head_activation",
+)
+"""Fields that change what a model computes and not what its parameters are."""
 
 
 def load_model(
@@ -67,15 +80,29 @@ def load_model(
     opened = open_weights(source, config=config, dialect=dialect)
     size = _size(opened.config, img_size, num_frames)
     given = {"num_classes": num_classes, "in_channels": in_chans, "input_size": size}
-    target = replace(opened.config, **{k: v for k, v in given.items() if v is not None}, **fields)
-    if target.input_size != opened.config.input_size:
-        target = replace(target, blocks=tuple(replace(b, table_rows=None) for b in target.blocks))
-    with torch.device("meta"):
+    target = changed(opened.config, {k: v for k, v in given.items() if v is not None} | fields)
+    # what a pattern lets the file leave out needs its initial values, everything else comes from the file
+    with torch.device("cpu" if ignore else "meta"):
         model = build(target, attention_backend(backend))
-    whole = _with_pyramid(model, opened)
+        whole = _with_pyramid(model, opened)
     notes = transferred(whole, opened, Adaptation(resampling=resampling), ignore=ignore)
-    model.card = card_of(opened, source, notes)
+    model.card = card_of(opened, source, target, notes)
     return whole.eval()
+
+
+def changed(config: MViTConfig, changes: Mapping[str, Any]) -> MViTConfig:
+    """A configuration with other values; position tables of another input size have the lengths its grids need.
+
+    Raises:
+        TypeError: There are no such fields; all are named.
+    """
+    unknown = sorted(set(changes) - set(config.to_dict()))
+    if unknown:
+        raise TypeError(f"{unknown} are neither arguments of load_model nor fields of MViTConfig")
+    target = replace(config, **changes)
+    if target.input_size != config.input_size:
+        target = replace(target, blocks=tuple(replace(b, table_rows=None) for b in target.blocks))
+    return target
 
 
 def load_into(
@@ -105,7 +132,7 @@ def load_into(
     opened = open_weights(source, config=config)
     how = Adaptation(resampling=resampling, inflation=inflation)
     notes = transferred(model, opened, how, ignore=ignore)
-    model.card = card_of(opened, source, notes)
+    model.card = card_of(opened, source, model.config, notes)
     return model
 
 
@@ -150,6 +177,26 @@ def _same_blocks(source: MViTConfig, target: MViTConfig) -> None:
         )
 
 
+def _check_blocks(source: MViTConfig, target: MViTConfig) -> None:
+    """Say in one sentence that these are two architectures, before every tensor says so."""
+    widths = [(len(c.blocks), [c.blocks[0].dim_in, *(b.dim_out for b in c.blocks)]) for c in (source, target)]
+    if widths[0] != widths[1] and (source.reversible is None) == (target.reversible is None):
+        (there, dims), (here, wanted) = widths
+        raise DialectError(
+            f"the weights are of {there} blocks, {dims[0]} to {dims[-1]} channels wide, "
+            f"the model has {here} blocks, {wanted[0]} to {wanted[-1]} wide; load_model builds the model of a file"
+        )
+
+
+def _conventions(source: MViTConfig, target: MViTConfig) -> list[str]:
+    """Choices in which a model differs from the one the weights are of, so that it gives other numbers."""
+    named = {name: (getattr(source, name), getattr(target, name)) for name in CONVENTIONS}
+    if not source.class_token and not target.class_token and set(named["residual_pooling"]) == {"grid", "all"}:
+        del named["residual_pooling"]
+    other = [f"{name}={here!r}, not {there!r}" for name, (there, here) in named.items() if there != here]
+    return [f"the model differs from the one these weights are of: {'; '.join(other)}"] if other else []
+
+
 def _classifier(state: State, source: MViTConfig, model: MViT) -> list[str]:
     """A classifier for another number of classes is drawn anew; none is wanted for 0."""
     classes = model.config.num_classes
@@ -173,9 +220,8 @@ def _norms(state: State, model: MViT) -> list[str]:
         notes.append("the norm before the classifier dropped")
     wanted = model.state_dict()
     missing = [n for n in wanted if n not in state and any(fnmatch(n, p) for p in FRESH_WITHOUT_ERROR)]
-    state.update(
-        {n: torch.ones_like(wanted[n]) if n.endswith("weight") else torch.zeros_like(wanted[n]) for n in missing}
-    )
+    # not `ones_like`: the model may have no memory yet
+    state.update({n: (torch.ones if n.endswith("weight") else torch.zeros)(wanted[n].shape) for n in missing})
     if missing:
         notes.append(f"{len(missing)} parameters of output norms start fresh")
     return notes
@@ -198,10 +244,12 @@ def _with_pyramid(model: MViT, opened: Opened) -> MViT | PyramidBackbone:
     laterals = {n.split(".")[0] for n in opened.state if n.startswith("fpn_lateral")}
     stages = sorted(int(n.removeprefix("fpn_lateral")) - FIRST_LEVEL for n in laterals)
     first = f"fpn_lateral{stages[0] + FIRST_LEVEL}"
+    if f"{first}.weight" not in opened.state:
+        raise DialectError(f"{first}.weight is missing; is the file whole?")
     channels = opened.state[f"{first}.weight"].shape[0]
     norm = "LN" if f"{first}.norm.weight" in opened.state else ""
-    with torch.device("meta"):
-        return PyramidBackbone(model, channels, norm=norm, stages=stages)
+    fuse = opened.card.get("pyramid", {}).get("fuse", "sum")
+    return PyramidBackbone(model, channels, norm=norm, fuse=fuse, stages=stages)
 
 
 def _size(config: MViTConfig, img_size: int | Sequence[int] | None, num_frames: int | None) -> tuple[int, ...] | None:

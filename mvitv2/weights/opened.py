@@ -1,24 +1,33 @@
 """A weights file understood: our names, the configuration, where it comes from, and what had to be assumed."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from mvitv2.core.config import MViTConfig
-from mvitv2.weights import dialects, files
-from mvitv2.weights.convert import Ours, State, depths_of, fitted, joined_positions, prefix_of, to_ours, with_tables_of
+from mvitv2.core.positions import sincos_positions
+from mvitv2.weights import dialects, files, own
+from mvitv2.weights.convert import (
+    State,
+    depths_of,
+    fitted,
+    image_kernels,
+    joined_positions,
+    prefix_of,
+    to_ours,
+    with_tables_of,
+)
+from mvitv2.weights.described import settings_config, stored_description, stored_settings
 from mvitv2.weights.dialects import Dialect
-from mvitv2.weights.evidence import examine
-from mvitv2.weights.infer import infer
-from mvitv2.weights.peers.slowfast import official_config, slowfast_config
+from mvitv2.weights.infer import infer, stage_depths
 from mvitv2.weights.rename import DialectError
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
@@ -42,12 +51,17 @@ class Opened:
     @property
     def has_pyramid(self) -> bool:
         """Whether there is a feature pyramid network around the backbone."""
-        return any(name.startswith("bottom_up.") for name in self.state)
+        return pyramid_around(self.state)
 
     @property
     def backbone(self) -> State:
         """The MViT's part of the state dict."""
         return backbone_part(self.state)
+
+
+def pyramid_around(state: State) -> bool:
+    """Whether a state dict has a feature pyramid network beside the backbone."""
+    return any(name.startswith("fpn_lateral") for name in state)
 
 
 def backbone_part(state: State) -> State:
@@ -60,8 +74,8 @@ def open_weights(source: Source, *, config: MViTConfig | None = None, dialect: s
     """Read a file or a state dict of any dialect.
 
     Args:
-        source: A path, or names and tensors; a mapping may have the state dict under ``model_state``, ``state_dict`` or
-            ``model``.
+        source: A path, or names and tensors (of torch or NumPy); a mapping may have the state dict under
+            ``model_state``, ``state_dict`` or ``model``, and beside it what the file says of itself.
         config: What the model is, where names and shapes cannot tell; its conventions are kept.
         dialect: Whose names they are, instead of looking.
 
@@ -69,43 +83,50 @@ def open_weights(source: Source, *, config: MViTConfig | None = None, dialect: s
         mvitv2.weights.files.WeightsFileError: The file cannot be read.
         DialectError: Names fit no dialect, or some of them do not; all of those are named.
     """
-    tensors, metadata, container = _content(source)
-    own = metadata.get("mvitv2")
-    if own is not None:
-        stored = MViTConfig.from_dict(own["config"])
-        return Opened(dict(tensors), config or stored, dialects.OWN, container, card=dict(own["card"]))
-    settings = _settings(metadata)
-    kind = _dialect(tensors, settings, dialect)
-    ours = _renamed(tensors, kind, config)
-    found, assumed = (config, []) if config is not None else _config(ours.state, kind, settings)
-    opened = Opened(ours.state, found, kind, container, {}, assumed, ours.left_out, settings)
-    opened.state = _translated(opened)
-    opened.config = with_tables_of(opened.config, opened.backbone)
+    content = in_memory(source) if isinstance(source, Mapping) else files.read(Path(source))
+    try:
+        return understood(content, config, dialect)
+    except ValueError as error:
+        where = "this state dict" if isinstance(source, Mapping) else Path(source).name
+        raise DialectError(f"{where}: {error}") from error
+
+
+def understood(content: files.StoredTensors, config: MViTConfig | None, dialect: str | None) -> Opened:
+    """Names translated, and the configuration found: given, described in the file, or inferred from shapes."""
+    tensors, metadata, container = content.tensors, content.metadata, content.container
+    if container == "safetensors" and own.KEY in metadata:
+        stored = metadata[own.KEY]
+        config = config or MViTConfig.from_dict(stored["config"])
+        return Opened(dict(tensors), config, dialects.OWN, container, dict(stored["card"]))
+    settings, (described, card) = stored_settings(metadata), stored_description(metadata)
+    kind, known = _dialect(tensors, settings, dialect), config or described
+    depths = _depths(tensors, kind, known)
+    ours = to_ours(tensors, kind, depths)
+    state = ours.state if pyramid_around(ours.state) else backbone_part(ours.state)
+    found, assumed = (known, []) if known is not None else _config(state, kind, settings, depths)
+    opened = Opened(state, found, kind, container, card, assumed, ours.left_out, settings)
+    opened.state = _translated(state, found, kind)
+    opened.config = with_tables_of(found, opened.backbone)
     return opened
 
 
-def _content(source: Source) -> tuple[Mapping[str, Tensor], dict[str, Any], str]:
-    if not isinstance(source, Mapping):
-        stored = files.read(Path(source))
-        return stored.tensors, stored.metadata, stored.container
-    inner = next((source[k] for k in files.WRAPPERS if isinstance(source.get(k), Mapping)), source)
-    strangers = [n for n, v in inner.items() if not isinstance(v, Tensor)]
-    if strangers or not inner:
-        raise DialectError(f"expected names and tensors, got other values under {strangers[:5]}")
-    # a copy: the model must not share memory with somebody else's state dict
-    return {n.removeprefix("module."): v.detach().clone() for n, v in inner.items()}, {}, "mapping"
+def in_memory(source: Mapping[str, Any]) -> files.StoredTensors:
+    """A state dict as if it had been read from a file; copied, so that a model shares no memory with it.
 
-
-def _settings(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The YAML that facebookresearch/mvit and SlowFast store as ``cfg``; empty where there is none."""
-    text = metadata.get("cfg")
-    if not isinstance(text, str) or "MVIT" not in text:
-        return {}
-    try:
-        cfg = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise DialectError(f"the configuration stored in the file is no YAML: {str(error)[:200]}") from error
-    return cfg if isinstance(cfg, dict) and {"MVIT", "MODEL", "DATA"} <= set(cfg) else {}
+    Raises:
+        DialectError: There are no tensors in it.
+    """
+    wrapper = next((k for k in files.WRAPPERS if isinstance(source.get(k), Mapping)), "")
+    inner = source[wrapper] if wrapper else source
+    values = {n: v for n, v in inner.items() if isinstance(v, Tensor | np.ndarray) and isinstance(n, str)}
+    if not values:
+        raise DialectError(f"expected names and tensors, got {[str(key)[:60] for key in list(inner)[:5]]} without any")
+    prefix = ""
+    while longer := [prefix + p for p in files.PREFIXES if all(n.startswith(prefix + p) for n in values)]:
+        prefix = longer[0]
+    tensors = {n.removeprefix(prefix): torch.as_tensor(v).detach().to("cpu", copy=True) for n, v in values.items()}
+    beside = {n: v for n, v in source.items() if n != wrapper and n not in values}
+    return files.StoredTensors(tensors, beside, "mapping", wrapper, prefix)
 
 
 def _dialect(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], name: str | None) -> Dialect:
@@ -119,50 +140,53 @@ def _dialect(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], name: s
     return dialects.detect(tensors)
 
 
-def _renamed(tensors: Mapping[str, Tensor], kind: Dialect, config: MViTConfig | None) -> Ours:
-    depths = depths_of(config) if config is not None else _depths(tensors, kind)
-    return to_ours(tensors, kind, depths)
-
-
-def _depths(tensors: Mapping[str, Tensor], kind: Dialect) -> tuple[int, ...]:
+def _depths(tensors: Mapping[str, Tensor], kind: Dialect, config: MViTConfig | None) -> tuple[int, ...]:
     """Blocks per stage as far as names need them: timm counts per stage, OpenMMLab's last norm is the model's."""
     if kind.name == "timm":
-        places: dict[int, int] = {}
-        for name in tensors:
-            parts = name.removeprefix("model.").replace("stages_", "stages.").split(".")
-            if parts[0] == "stages":
-                places[int(parts[1])] = max(places.get(int(parts[1]), 0), int(parts[3]) + 1)
-        return tuple(places[stage] for stage in sorted(places))
+        places = [re.match(r"(?:model\.)?stages[._](\d+)\.blocks\.(\d+)\.", name) for name in tensors]
+        found = {(int(match[1]), int(match[2])) for match in places if match}
+        return tuple(max((p for s, p in found if s == stage), default=-1) + 1 for stage in range(1 + max(found)[0]))
+    if config is not None:
+        return depths_of(config)
     if kind.name not in ("mmpretrain", "mmaction2"):
         return ()
     prefix = prefix_of(tensors, kind)
-    plain = {n.removeprefix(prefix).replace("projection", "proj"): v for n, v in tensors.items()}
-    opens = examine(plain).opens
-    starts = [0, *(i for i, first in enumerate(opens) if first), len(opens)]
-    return tuple(b - a for a, b in pairwise(starts))
+    return stage_depths({n.removeprefix(prefix).replace("projection", "proj"): v for n, v in tensors.items()})
 
 
-def _config(state: State, kind: Dialect, settings: dict[str, Any]) -> tuple[MViTConfig, list[str]]:
+def _config(
+    state: State, kind: Dialect, settings: Mapping[str, Any], depths: tuple[int, ...]
+) -> tuple[MViTConfig, list[str]]:
+    backbone = backbone_part(state)
     if settings:
-        reader = slowfast_config if kind is dialects.SLOWFAST else official_config
-        # tables are resampled at other sizes; that mvit reads wrong rows there is an accident, not a convention
-        return replace(reader(settings), table_resampling="linear"), []
-    found = infer(backbone_part(state), kind)
-    return found.config, found.assumed
+        return settings_config(settings, backbone, kind), []
+    found = infer(backbone, kind, depths=depths if kind.name == "timm" else ())
+    pyramid = ["a pyramid whose levels are summed"] if pyramid_around(state) else []
+    if kind is dialects.SLOWFAST and holds_sines(backbone, found.config):
+        return replace(found.config, abs_pos_init="sincos"), found.assumed + pyramid
+    return found.config, found.assumed + pyramid
 
 
-def _translated(opened: Opened) -> State:
+def holds_sines(state: State, config: MViTConfig) -> bool:
+    """Whether the absolute positions of a clip model are fixed sines and cosines (``USE_FIXED_SINCOS_POS``)."""
+    if config.abs_pos != "joint" or config.rank == len("hw") or config.embed_dim % 16 or state["pos_embed"].is_meta:
+        return False
+    table, prefix = state["pos_embed"][0].double(), int(config.class_token)
+    fixed = sincos_positions(config.embed_dim, config.abs_pos_grid)
+    return len(table) == prefix + len(fixed) and torch.allclose(table[prefix:], fixed, atol=1e-3)
+
+
+def _translated(state: State, config: MViTConfig, kind: Dialect) -> State:
     """The few tensors whose meaning, not name, differs between codebases."""
-    state, config = opened.state, opened.config
-    if config.rank == len("hw") and "pos_embed_spatial" in state:
-        state = joined_positions(state)
-        opened.config = replace(config, abs_pos="joint")
-    if config.abs_pos_init == "sincos" and opened.dialect is dialects.SLOWFAST:
+    if config.rank == len("hw"):
+        state = image_kernels(state)
+        state = joined_positions(state) if "pos_embed_spatial" in state else state
+    if config.abs_pos_init == "sincos" and kind is dialects.SLOWFAST:
         # SlowFast adds its fixed table to patches and class token, and then all of it once more
         state = {**state, "pos_embed": 2 * state["pos_embed"]}
-    if opened.dialect is dialects.DETECTRON2:
+    if kind is dialects.DETECTRON2:
         state = without_class_position(state, config)
-    if opened.dialect is dialects.MMACTION2 and not config.class_token:
+    if kind is dialects.MMACTION2 and not config.class_token:
         state = {n: v for n, v in state.items() if n != "cls_token"}
     return state
 
