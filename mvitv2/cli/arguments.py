@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import MISSING
+from itertools import dropwhile, takewhile
 from typing import TypeVar
 
 import tyro
@@ -62,10 +63,10 @@ def parsed(options: type[T], words: Sequence[str], *, command: str, about: str, 
 
 def flattened(box: str) -> str:
     """The first paragraph in one of tyro's boxes, on one line and in our words."""
-    lines = [line.strip("│|╭╮╰╯─-+ \n") for line in box.splitlines()[1:]]
-    cause = one_line(" ".join(lines[: lines.index("")] if "" in lines else lines)).removesuffix(
-        "."
-    ).rstrip() or one_line(box)
+    lines = [line.strip("│| \n") for line in box.splitlines()[1:]]
+    lines = ["" if set(line) <= set("╰╯─-+") else line for line in lines]  # rulers
+    first = list(takewhile(bool, dropwhile(lambda line: not line, lines)))
+    cause = one_line(" ".join(first)).removesuffix(".").rstrip() or one_line(box)
     for theirs, ours in REWORDED:
         cause = re.sub(f"^{theirs}$", ours, cause)
     return cause

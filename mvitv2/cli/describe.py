@@ -15,6 +15,7 @@ EXAMPLES = """\
   mvitv2 describe mvitv2_t
   mvitv2 describe mvitv2_b --img-size 384
   mvitv2 describe mvit_v2_s --num-frames 32      # torchvision's name of mvitv2_s_16x4
+  mvitv2 describe runs/demo                      # what is in a file
   mvitv2 describe mvitv2_s --json
 """
 
@@ -24,7 +25,7 @@ class Options:
     """Which model, at which size."""
 
     name: Positional[str]
-    """A model, as `mvitv2 list` names them."""
+    """A model, as `mvitv2 list` names them, or a weights file or the folder of a run."""
     img_size: Maybe[int] = None
     """Side of the input in pixels."""
     num_frames: Maybe[int] = None
@@ -41,10 +42,9 @@ def run(options: Options) -> int:
     """Print the schedule, the costs and the conventions that differ from the default."""
     from mvitv2.cli.conventions import conventions
     from mvitv2.core.config import describe
-    from mvitv2.models import model_config, task_of
+    from mvitv2.models import task_of
 
-    changes = {name: value for name, value in asdict(options).items() if name not in ("name", "json")}
-    config = model_config(options.name, **changes)
+    config = config_of(options)
     parameters, multiply_adds = costs(config)
     if options.json:
         numbers = {"task": task_of(config), "parameters": parameters, "multiply_adds": multiply_adds}
@@ -58,6 +58,24 @@ def run(options: Options) -> int:
         print("\nFields that differ from those of the released image models:")
         print(columns([(f"{name}={value!r}", meaning) for name, value, meaning in unusual], indent="  "))
     return 0
+
+
+def config_of(options: Options) -> "MViTConfig":
+    """The configuration of a model, or of the weights in a file.
+
+    Raises:
+        ValueError: There is neither, or a file is wanted at another size.
+    """
+    from mvitv2.cli.checkpoints import local_path
+    from mvitv2.models import model_config
+    from mvitv2.weights.opened import open_weights
+
+    changes = {name: value for name, value in asdict(options).items() if name not in ("name", "json")}
+    if (path := local_path(options.name)) is None:
+        return model_config(options.name, **changes)
+    if given := [name for name, value in changes.items() if value is not None]:
+        raise ValueError(f"{path} is described as it is; {', '.join(given)} can be changed for models by name only")
+    return open_weights(path).config
 
 
 def costs(config: "MViTConfig") -> tuple[int, int]:

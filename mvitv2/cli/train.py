@@ -1,5 +1,6 @@
 """``mvitv2 train``: a classifier of one's own pictures."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
@@ -140,11 +141,13 @@ class Options:
 def run(options: Options) -> int:
     """Train to the end, or go on to it."""
     from mvitv2.cli.chosen import chosen_recipe, settings_of
+    from mvitv2.tasks.devices import device_named
     from mvitv2.train.classification import classification_job
     from mvitv2.train.loop import fit
     from mvitv2.train.progress import progress_on
 
     recipe, settings = chosen_recipe(options), settings_of(options)
+    device_named(settings.device)  # before the data is read
     with notes():
         job = classification_job(options.data, recipe, settings)
     classes = job.model.config.num_classes
@@ -173,6 +176,6 @@ def summary(options: Options, outcome: "Outcome") -> str:
     name = "top-1" if best["metric"] == "top1" else best["metric"]
     return (
         f"{name} {100 * best['value']:.2f} % after epoch {best['epoch']}; weights in {outcome.weights}\n"
-        f"next: mvitv2 eval {outcome.folder} {options.data}\n"
-        f"      mvitv2 predict {outcome.folder} PICTURE..."
+        f"next: {shlex.join(['mvitv2', 'eval', str(outcome.folder), options.data])}\n"
+        f"      {shlex.join(['mvitv2', 'predict', str(outcome.folder)])} PICTURE..."
     )

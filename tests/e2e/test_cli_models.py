@@ -88,6 +88,12 @@ def test_inspect_a_folder_of_a_run(capsys, checkpoint, tmp_path) -> None:
     assert "best.safetensors" in output(capsys, "inspect", tmp_path)[0]
 
 
+def test_describe_a_file(capsys, checkpoint) -> None:
+    out, _ = output(capsys, "describe", checkpoint)
+    assert ": image, 64x64, 3 channels, 3 classes\n" in out and len(out.splitlines()) >= 7
+    assert "by name only" in failure(capsys, "describe", checkpoint, "--img-size", "32")
+
+
 def test_inspect_what_is_incomplete(capsys, checkpoint, tmp_path) -> None:
     state = {k: v for k, v in mvitv2.load_model(checkpoint).state_dict().items() if "blocks.1.norm2" not in k}
     write(tmp_path / "cut.pth", state, container="torch zip")

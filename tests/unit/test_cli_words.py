@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import pytest
 from tyro.conf import Positional, arg
 
-from mvitv2.cli.arguments import parsed, rewritten
+from mvitv2.cli.arguments import flattened, parsed, rewritten
 from mvitv2.cli.failures import UsageError
 
 
@@ -123,6 +123,21 @@ def test_what_cannot_be_meant(words: list[str], message: str) -> None:
         read(*words)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        "╭─ Value error ─╮\n│ Error parsing │\n│ --lr: could   │\n│ not be '2-' . │\n│ ───── │\n│ Help: │\n╰───╯\n",
+        " Value error \n ----------- \n  Error parsing \n  --lr: could \n  not be '2-' . \n ----- \n  Help: \n",
+    ],
+)
+def test_a_box_becomes_its_first_paragraph(box: str) -> None:
+    assert flattened(box) == "Error parsing --lr: could not be '2-'"
+
+
+def test_what_is_no_box_stays_as_it_is() -> None:
+    assert flattened("Something else") == "Something else"
 
 
 def test_words_without_a_place() -> None:
