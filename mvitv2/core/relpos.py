@@ -142,9 +142,10 @@ def axis_term(q: Tensor, rows: Tensor, axis: int, q_grid: Grid) -> Tensor:
         axis: Which axis of the grid.
         q_grid: How the queries lie.
     """
-    letters = "xyz"[: len(q_grid)]
-    here = letters[axis]
-    return torch.einsum(f"bh{letters}d,{here}kd->bh{letters}k", q.unflatten(2, q_grid), rows).flatten(2, -2)
+    lines = q.unflatten(2, q_grid).movedim(2 + axis, 0)
+    # einsum "...d,kd->...k" per line, spelled out: its own reshapes keep torch.export from symbolic heights and widths
+    logits = lines.flatten(1, -2) @ rows.transpose(1, 2)
+    return logits.unflatten(1, lines.shape[1:-1]).movedim(0, 2 + axis).flatten(2, -2)
 
 
 def cal_rel_pos_spatial(q: Tensor, rows: Sequence[Tensor], q_grid: Grid) -> list[Tensor]:

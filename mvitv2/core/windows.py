@@ -8,6 +8,7 @@ default.
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .grid import Grid
@@ -37,22 +38,37 @@ def windowed(mix: Mix, q_window: Grid, k_window: Grid) -> Mix:
 def split(x: Tensor, grid: Grid, window: Grid) -> tuple[Tensor, Grid]:
     """``(B, h, N, d) -> (B * windows, h, prod(window), d)`` and the number of windows along each axis."""
     rank = len(grid)
-    counts = tuple((n + w - 1) // w for n, w in zip(grid, window, strict=True))
+    counts = num_windows(grid, window)
     x = x.unflatten(2, grid)
     for axis in reversed(range(rank)):
-        x = zero_padded(x, 2 + axis, counts[axis] * window[axis]).unflatten(2 + axis, (counts[axis], window[axis]))
+        x = cut(x, 2 + axis, counts[axis], window[axis])
     outer, inner = range(2, 2 + 2 * rank, 2), range(3, 3 + 2 * rank, 2)
     return x.permute(0, *outer, 1, *inner, 2 + 2 * rank).flatten(0, rank).flatten(2, -2), counts
 
 
-def zero_padded(x: Tensor, dim: int, size: int) -> Tensor:
-    """``x`` with zeros appended along an axis until it has ``size``; symbolic sizes export without a guard."""
-    have = x.shape[dim]
-    if isinstance(have, int) and have == size:
-        return x
-    place = torch.arange(size, device=x.device)
-    inside = (place < have).to(x.dtype).unflatten(0, (-1, *[1] * (x.ndim - dim - 1)))
-    return x.index_select(dim, place.clamp(max=have - 1)) * inside
+def num_windows(grid: Grid, window: Grid) -> Grid:
+    """Windows along each axis; the last one may reach beyond the grid."""
+    return tuple((n + w - 1) // w for n, w in zip(grid, window, strict=True))
+
+
+def cut(x: Tensor, dim: int, count: int, window: int) -> Tensor:
+    """``(..., n, ...) -> (..., count, window, ...)`` along an axis, filled up with zeros.
+
+    A symbolic size is gathered, not viewed: torch.export cannot prove that ``count * window`` divides by ``count``.
+    """
+    size, behind = x.shape[dim], x.ndim - dim - 1
+    if isinstance(size, int):
+        missing = count * window - size
+        x = F.pad(x, [0, 0] * behind + [0, missing]) if missing else x
+        return x.unflatten(dim, (count, window))
+    place = places(count, window, device=x.device)
+    inside = (place < size).to(x.dtype)[(..., *[None] * behind)]
+    return x[(*[slice(None)] * dim, place.clamp(max=size - 1))] * inside
+
+
+def places(count: int, window: int, *, device: torch.device) -> Tensor:
+    """Positions on the axis that windows cover, ``(count, window)``."""
+    return torch.arange(count, device=device)[:, None] * window + torch.arange(window, device=device)
 
 
 def cropped(x: Tensor, dim: int, size: int) -> Tensor:
@@ -83,10 +99,10 @@ def padding_terms(grid: Grid, window: Grid, *, like: Tensor) -> list[Tensor]:
         window: Sides of a window on it.
         like: Tensor whose device and dtype the terms take.
     """
-    counts = tuple((n + w - 1) // w for n, w in zip(grid, window, strict=True))
+    counts = num_windows(grid, window)
     terms: list[Tensor] = []
     for axis, (n, w, count) in enumerate(zip(grid, window, counts, strict=True)):
-        outside = torch.arange(count * w, device=like.device).unflatten(0, (count, w)) >= n
+        outside = places(count, w, device=like.device) >= n
         term = outside.to(like.dtype) * MASKED
         shape = [1] * len(grid)
         shape[axis] = count
