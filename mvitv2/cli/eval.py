@@ -61,7 +61,7 @@ def run(options: Options) -> int:
     for path in (options.json, options.report):
         check_folder(Path(path or ""))
     device = device_named(options.device)
-    model = resized(classifier(options.model), options.img_size)
+    model = prepared(classifier(options.model), options.img_size)
     dataset = dataset_for(model, options.data, options.split)
     with counter("measuring") as told:
         found = evaluate(
@@ -88,12 +88,14 @@ def run(options: Options) -> int:
     return 0
 
 
-def resized(model: "MViT", img_size: int | None) -> "MViT":
-    """The model, told to be given pictures of another size."""
+def prepared(model: "MViT", img_size: int | None) -> "MViT":
+    """The model, told to be given pictures of another size; one that names no classes takes those of the data."""
     from mvitv2.tasks.prediction import preprocessing_of
 
     if img_size is not None:
         model.card["preprocessing"] = preprocessing_of(model).at(img_size).to_dict()
+    if not model.card.get("classes"):
+        model.card.pop("classes", None)
     return model
 
 

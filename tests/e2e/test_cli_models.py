@@ -232,6 +232,12 @@ def test_eval_class_folders_without_splits(capsys, checkpoint, photos) -> None:
     assert output(capsys, "eval", checkpoint, photos / "val", "workers=0")[0].startswith("images ")
 
 
+def test_eval_weights_that_name_no_classes(capsys, checkpoint, photos, tmp_path) -> None:
+    write(tmp_path / "theirs.pth", mvitv2.load_model(checkpoint).state_dict(), container="torch zip")
+    out, _ = output(capsys, "eval", tmp_path / "theirs.pth", photos, "-j", "0")
+    assert [line.split()[0] for line in out.splitlines()[-3:]] == CLASSES
+
+
 def test_eval_writes_a_page(capsys, checkpoint, photos, tmp_path) -> None:
     _, err = output(capsys, "eval", checkpoint, photos, "--report", tmp_path / "page.html", "-j", "0")
     assert f"report: {tmp_path / 'page.html'}\n" in err
