@@ -28,6 +28,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "explain": {"core"},
     "tasks": {"core", "data", "preprocessing"},
     "train": {"core", "data", "models", "preprocessing", "tasks", "weights"},
+    "report": {"_version", "core", "data", "explain", "tasks", "weights"},
+    "demo": {"core", "data", "models", "report", "tasks", "train", "weights"},
 }
 ALL_BUT_CLI = set(MAY_IMPORT)
 MAY_IMPORT["__init__"] = ALL_BUT_CLI
