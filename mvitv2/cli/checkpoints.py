@@ -70,17 +70,13 @@ def opened(model: str, **changes: Any) -> "MViT | PyramidBackbone":
     """
     from mvitv2.models import backbone
     from mvitv2.weights.load import load_model
-    from mvitv2.weights.pretrained import pretrained_file, pretrained_release
+    from mvitv2.weights.pretrained import describe_release, pretrained_file, pretrained_release
 
     if (path := local_path(model)) is not None:
         return load_model(path, **changes)
     release = pretrained_release(published_name(model))
     found = load_model(pretrained_file(release.name), **changes)
-    mvit = backbone(found)
-    preprocessing, (height, width) = release.preprocessing, mvit.config.input_size[-2:]
-    fits = preprocessing.size in (None, (height, width))
-    mvit.card["preprocessing"] = (preprocessing if fits else preprocessing.at((height, width))).to_dict()
-    mvit.card["provenance"] |= {"release": release.name, "reported": dict(release.reported), "license": release.license}
+    describe_release(backbone(found), release)
     return found
 
 

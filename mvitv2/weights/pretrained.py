@@ -1,15 +1,19 @@
 """Published weights by the name of a model: which file is meant, fetched once, and what its input goes through."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mvitv2.aliases import ALIASES, OPENMMLAB, TIMM, TORCHVISION, variant_name
 from mvitv2.core.model import MViT
+from mvitv2.extras import MissingExtra, required
 from mvitv2.weights.load import load_into
 from mvitv2.weights.published import Release
 from mvitv2.weights.releases import RELEASES, default_release, fetch_release, releases_of
 
+LOG = logging.getLogger("mvitv2")
+IMAGENET_CLASSES, KINETICS_CLASSES = 1000, 400
 DIALECT_OF_ALIAS = {**dict.fromkeys(TIMM, "timm"), **dict.fromkeys(TORCHVISION, "torchvision")}
 """A name of one codebase means that codebase's own file, with its preprocessing."""
 DIALECT_OF_ALIAS |= dict.fromkeys((n for n in OPENMMLAB if "3rdparty" in n), "mmpretrain")
@@ -50,6 +54,12 @@ def load_pretrained(model: MViT, name: str, **options: Any) -> MViT:
     """
     entry = pretrained_release(name)
     model = load_into(model, pretrained_file(entry.name, **options))
+    describe_release(model, entry)
+    return model
+
+
+def describe_release(model: MViT, entry: Release) -> None:
+    """Write into a model's card what is known of the published file it was filled from, and no file says itself."""
     preprocessing = entry.preprocessing
     if preprocessing.size is not None and preprocessing.size != model.config.input_size[-2:]:
         preprocessing = preprocessing.at(model.config.input_size[-2:])
@@ -57,4 +67,22 @@ def load_pretrained(model: MViT, name: str, **options: Any) -> MViT:
         preprocessing = replace(preprocessing, num_frames=model.config.input_size[0])
     model.card["preprocessing"] = preprocessing.to_dict()
     model.card["provenance"] |= {"release": entry.name, "reported": dict(entry.reported), "license": entry.license}
-    return model
+    if not model.card["classes"] and model.config.num_classes == entry.num_classes:
+        model.card["classes"] = class_names(entry.num_classes)
+
+
+def class_names(num_classes: int) -> list[str]:
+    """Names of the 1000 classes of ImageNet or the 400 of Kinetics, from the libraries that keep them.
+
+    Empty for any other number, and where the library (extra ``train``) is not installed: classes then go by number.
+    """
+    try:
+        if num_classes == IMAGENET_CLASSES:
+            info = required("timm.data", extra="train").ImageNetInfo()
+            return [info.index_to_description(index) for index in range(num_classes)]
+        if num_classes == KINETICS_CLASSES:
+            weights = required("torchvision.models.video", extra="train").MViT_V2_S_Weights.KINETICS400_V1
+            return list(weights.meta["categories"])
+    except MissingExtra as error:
+        LOG.info("classes go by number: %s", error)
+    return []

@@ -99,3 +99,12 @@ def test_another_variant_is_refused(tmp_path: Path) -> None:
     mvitv2.save_weights(tiny(), tmp_path / "tiny.safetensors")
     with pytest.raises(ValueError, match=r"2 blocks and widths \[16, 32\].*10 blocks"):
         mvitv2.create_model("mvitv2_t", checkpoint_path=tmp_path / "tiny.safetensors")
+
+
+def test_classes_have_the_names_of_their_data_set() -> None:
+    pytest.importorskip("timm")
+    pytest.importorskip("torchvision")
+    assert len(set(pretrained.class_names(1000))) > 990
+    assert pretrained.class_names(1000)[281].startswith("tabby")
+    assert pretrained.class_names(400)[0] == "abseiling"
+    assert pretrained.class_names(19168) == []
