@@ -31,6 +31,7 @@ SLOWFAST = {
     "MVITv2_L_40x3_test": "mvitv2_l_40x3",
     "MVIT_B_16_CONV": "mvitv1_b",
     "MVIT_B_16x4_CONV": "mvitv1_b_16x4",
+    "MVIT_B_32x3_CONV": "mvitv1_b24_32x3",
     "REV_MVIT_B_16_CONV": "rev_mvit_b",
     "REV_MVIT_B_16x4_CONV": "rev_mvit_b_16x4",
     "k400_MVIT_S_16x4_MaskFeat_FT": "maskfeat_s_16x4",
@@ -72,7 +73,7 @@ def variant_name(name: str) -> str:
     if name in ALIASES:
         return ALIASES[name]
     # difflib costs 10 ms to import, and this is the only place that may need it
-    from difflib import get_close_matches  # noqa: PLC0415
+    from difflib import get_close_matches
 
     near = get_close_matches(name, [*VARIANTS, *ALIASES], n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "mvitv2.list_models() names them all"

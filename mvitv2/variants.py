@@ -1,8 +1,8 @@
 """Every published architecture, as data, under names of one scheme.
 
 ``mvitv2_t``: family and size. ``_cls``: with class token. ``_21k``: 19168 classes. ``_16x4``: 16 frames, every 4th of a
-video. ``_det``: backbone with windows for large images. The names people know from other codebases are in
-``aliases.py``.
+video. ``_b24``: 24 blocks (SlowFast's ``MVIT_B_32x3_CONV``, which is not the published 32x3 model). ``_det``: backbone
+with windows for large images. The names people know from other codebases are in ``aliases.py``.
 Sources: mvit ``configs/``, SlowFast ``configs/``, detectron2 ``projects/MViTv2`` and ``projects/ViTDet``, timm
     ``mvitv2.py``.
 """
@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from mvitv2.core.config import MViTConfig, Reversible
+from mvitv2.core.grid import Grid
 from mvitv2.core.stages import detection, floor_tables, stages
 
 T, S, B, L, H = (1, 2, 5, 2), (1, 2, 11, 2), (2, 3, 16, 3), (2, 6, 36, 4), (4, 8, 60, 8)
@@ -67,8 +68,11 @@ def _v1_image(**fields: Any) -> MViTConfig:
     return MViTConfig(blocks=blocks, abs_pos="joint", drop_path=0.1, **{**V1_STREAM, **fields})
 
 
-def _v1_clip(frames: int, drop_path: float, **fields: Any) -> MViTConfig:
-    blocks = stages(depths=V1, expand_in="mlp", pool_every_query=False, **CLIP_POOLING)
+def _v1_clip(
+    frames: int, drop_path: float, *, depths: tuple[int, ...] = V1, kernel: Grid | None = (3, 3, 3), **fields: Any
+) -> MViTConfig:
+    pooling = {**CLIP_POOLING, "kernel": kernel}
+    blocks = stages(depths=depths, expand_in="mlp", pool_every_query=False, **pooling)
     size = (frames, 224, 224)
     conventions = {**CLIP, **V1_STREAM, "abs_pos": "separable", **fields}
     return MViTConfig(blocks=blocks, input_size=size, drop_path=drop_path, **conventions)
@@ -107,6 +111,7 @@ VARIANTS: dict[str, MViTConfig] = {
     "mvitv1_b": _v1_image(**CLASS_TOKEN),
     "mvitv1_b_16x4": _v1_clip(16, 0.2, **CLASS_TOKEN),
     "mvitv1_b_32x3": _v1_clip(32, 0.3, **CLASS_TOKEN),
+    "mvitv1_b24_32x3": _v1_clip(32, 0.3, depths=B, kernel=None, **CLASS_TOKEN),
     "rev_mvit_b": _reversible(_v1_image(), "concat_linear_2", separate_qkv=True),
     "rev_mvit_b_16x4": _reversible(_v1_clip(16, 0.05), "avg", qkv_bias=False),
     "mvitv2_t_det": _detector(T, 0.2),

@@ -22,6 +22,11 @@ def half(kernel: Grid) -> Grid:
     return tuple(k // 2 for k in kernel)
 
 
+def one_wider(stride: Grid) -> Grid:
+    """Kernel whose windows overlap by one: ``stride + 1``, and 1 along axes that are not strided."""
+    return tuple(s + 1 if s > 1 else 1 for s in stride)
+
+
 def pooled(grid: Grid, kernel: Grid | None, stride: Grid, padding: Grid | None = None) -> Grid:
     """Grid left by a strided layer: what convolutions and pools do, not ``size // stride``.
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import MViTConfig
-from .grid import Grid, Layer, attention_pool, half
+from .grid import Grid, Layer, attention_pool, half, one_wider
 
 CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 MAX_POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
@@ -95,7 +95,7 @@ def skip_pool(stride: Grid) -> nn.Module | None:
     """
     if max(stride) == 1:
         return None
-    kernel = tuple(s + 1 if s > 1 else 1 for s in stride)
+    kernel = one_wider(stride)
     return MAX_POOL[len(stride)](kernel, stride, half(kernel))
 
 

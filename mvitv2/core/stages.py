@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Literal
 
 from .config import BlockConfig, MViTConfig
-from .grid import Grid
+from .grid import Grid, one_wider
 
 TIME_AND_SPACE = 3
 
@@ -14,7 +14,7 @@ def stages(
     depths: tuple[int, ...],
     embed_dim: int | tuple[int, ...] = 96,
     num_heads: int | tuple[int, ...] = 1,
-    kernel: Grid = (3, 3),
+    kernel: Grid | None = (3, 3),
     q_stride: Grid | tuple[Grid, ...] = (2, 2),
     kv_stride: Grid | tuple[Grid, ...] = (4, 4),
     expand_in: Literal["attention", "mlp"] = "attention",
@@ -26,21 +26,23 @@ def stages(
         depths: Blocks per stage.
         embed_dim: Channels of the first stage, which double, or of each.
         num_heads: Heads of the first stage, which double, or of each.
-        kernel: Kernel of all poolings.
+        kernel: Kernel of all poolings; ``None`` for kernels one wider than their strides.
         q_stride: Query stride of the block that opens any stage but the first, or of each stage.
         kv_stride: Key stride of the first stage, which ``q_stride`` divides stage by stage ("adaptive"), or of each.
         expand_in: Where channels double: in the attention that opens a stage, or in the MLP that closes the one before.
         pool_every_query: MViTv2 pools queries in every block, MViTv1 only where the grid shrinks.
     """
-    count, still = len(depths), (1,) * len(kernel)
+    count = len(depths)
     dims, heads = _per_stage(embed_dim, count), _per_stage(num_heads, count)
-    q_strides = q_stride if isinstance(q_stride[0], tuple) else (still, *[q_stride] * (count - 1))
-    kv_strides = kv_stride if isinstance(kv_stride[0], tuple) else adaptive(kv_stride, q_strides)
+    q_strides = _each(q_stride, count) or opening(_one(q_stride), count)
+    kv_strides = _each(kv_stride, count) or adaptive(_one(kv_stride), q_strides)
+    still = (1,) * len(q_strides[0])
     blocks: list[BlockConfig] = []
     for stage, depth in enumerate(depths):
         for place in range(depth):
             opens, closes = place == 0, place == depth - 1
-            stride = q_strides[stage] if opens else still
+            stride, kv = q_strides[stage] if opens else still, kv_strides[stage]
+            pools_query = pool_every_query or max(stride) > 1
             dim_in = blocks[-1].dim_out if blocks else dims[0]
             widened = dims[min(stage + 1, count - 1)] if closes else dims[stage]
             blocks.append(
@@ -51,12 +53,17 @@ def stages(
                     dim_out=dims[stage] if expand_in == "attention" else widened,
                     num_heads=heads[stage],
                     q_stride=stride,
-                    kv_stride=kv_strides[stage],
-                    q_kernel=pooling_kernel(kernel if pool_every_query or max(stride) > 1 else None, stride),
-                    kv_kernel=pooling_kernel(kernel, kv_strides[stage]),
+                    kv_stride=kv,
+                    q_kernel=pooling_kernel(kernel or one_wider(stride), stride) if pools_query else None,
+                    kv_kernel=pooling_kernel(kernel or one_wider(kv), kv),
                 )
             )
     return tuple(blocks)
+
+
+def opening(q_stride: Grid, count: int) -> tuple[Grid, ...]:
+    """Query strides of the first block of every stage; the first stage keeps the grid of the patches."""
+    return ((1,) * len(q_stride), *[q_stride] * (count - 1))
 
 
 def adaptive(kv_stride: Grid, q_strides: tuple[Grid, ...]) -> tuple[Grid, ...]:
@@ -122,3 +129,14 @@ def _per_stage(first: int | tuple[int, ...], count: int) -> tuple[int, ...]:
     if len(values) != count:
         raise ValueError(f"{values} needs {count} numbers, one per stage")
     return values
+
+
+def _each(strides: Grid | tuple[Grid, ...], count: int) -> tuple[Grid, ...]:
+    each = tuple(stride for stride in strides if isinstance(stride, tuple))
+    if each and len(each) != count:
+        raise ValueError(f"{strides} needs {count} strides, one per stage")
+    return each
+
+
+def _one(stride: Grid | tuple[Grid, ...]) -> Grid:
+    return tuple(step for step in stride if isinstance(step, int))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from mvitv2.core.config import BlockConfig, MViTConfig, Reversible
-from mvitv2.core.grid import Grid
+from mvitv2.core.grid import Grid, one_wider
 from mvitv2.core.stages import pooling_kernel
 
 MVIT_DEFAULTS: dict[str, Any] = {
@@ -210,7 +210,7 @@ def _poolings(mvit: Mapping[str, Any], depth: int, rank: int) -> tuple[list[Pool
     def pooling(stride: Grid | None) -> Pooling:
         if stride is None:
             return None, (1,) * rank
-        window = _last(kernel, rank) if kernel is not None else tuple(s + 1 if s > 1 else s for s in stride)
+        window = _last(kernel, rank) if kernel is not None else one_wider(stride)
         return pooling_kernel(window, stride), stride
 
     return [pooling(q_strides.get(i)) for i in range(depth)], [pooling(kv_strides.get(i)) for i in range(depth)]
