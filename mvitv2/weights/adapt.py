@@ -230,7 +230,7 @@ def _match_forms(c: Carrier) -> None:
         )
 
 
-def _projections(c: Carrier) -> None:
+def projections(c: Carrier) -> None:
     """One linear layer for queries, keys and values, or three."""
     separate = c.target.separate_qkv or c.target.pool_first
     if separate == (c.source.separate_qkv or c.source.pool_first):
@@ -254,5 +254,5 @@ STEPS: tuple[Callable[[Carrier], None], ...] = (
     _relative_tables,
     _class_token,
     _absolute_tables,
-    _projections,
+    projections,
 )

@@ -1,25 +1,27 @@
 """Models written for any codebase, in its names, shapes and containers, so that it loads them itself."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
-from mvitv2.core.config import MViTConfig, schedule
+from mvitv2.core.config import MViTConfig
 from mvitv2.core.model import MViT
-from mvitv2.core.pyramid import PyramidBackbone
-from mvitv2.core.relpos import table_rows
-from mvitv2.core.stages import floor_tables
+from mvitv2.core.pyramid import FUSE_SCALE, PyramidBackbone
 from mvitv2.weights import dialects, files
-from mvitv2.weights.adapt import Adaptation, adapted
+from mvitv2.weights.adapt import Adaptation, Carrier, projections
 from mvitv2.weights.convert import State, to_theirs
+from mvitv2.weights.described import DESCRIPTION, description
 from mvitv2.weights.dialects import Dialect
+from mvitv2.weights.expressible import as_written, obstacles
+from mvitv2.weights.opened import pyramid_around
+from mvitv2.weights.peers.slowfast_settings import official_settings, slowfast_settings
 
-Rule = tuple[Callable[[MViTConfig], bool], str]
 IMAGE = len("hw")
 
 
@@ -54,13 +56,16 @@ def save_weights(
     if not isinstance(backbone, MViT):
         raise ValueError(f"expected an MViT or a PyramidBackbone, got {type(model).__name__}")
     state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    path = Path(path)
+    path, card = Path(path), dict(backbone.card)
+    if isinstance(model, PyramidBackbone):
+        fuse = next(name for name, scale in FUSE_SCALE.items() if scale == model.fuse_scale)
+        card["pyramid"] = {"fuse": fuse, "stages": list(model.stages)}
     if dialect == "mvitv2":
-        files.write_own(path, state, config=backbone.config.to_dict(), card=backbone.card)
+        files.write_own(path, state, config=backbone.config.to_dict(), card=card)
         return path
     theirs, kind = translated(state, backbone.config, dialect, prefix=prefix, other_numbers=allow_other_numbers)
     container, wrapper = kind.container
-    extra = {"format": "pt"} if container == "safetensors" else _extra(kind)
+    extra = _beside(kind, as_written(backbone.config, dialect), card)
     files.write(path, theirs, container=container, wrapper=wrapper or None, extra=extra)
     return path
 
@@ -75,10 +80,16 @@ def translated(
     """
     in_mlp = any(b.dim_out != b.dim_attn for b in config.blocks) and config.reversible is None
     kind = dialects.TIMM_MLP if dialect == "timm" and in_mlp else dialects.DIALECTS[dialect]
-    reasons = [text for holds, text in CANNOT[dialect] if holds(config)]
-    reasons += [] if other_numbers else [text for holds, text in DIFFERS.get(dialect, ()) if holds(config)]
+    reasons, numbers = obstacles(config, dialect)
+    if pyramid_around(state) and kind is not dialects.DETECTRON2:
+        reasons.insert(0, "it has no feature pyramid; save the pyramid's bottom_up")
     if reasons:
         raise NotExpressible(f"{dialect} cannot hold this model: {'; '.join(reasons)}")
+    if numbers and not other_numbers:
+        raise NotExpressible(
+            f"{dialect} would compute something else with these weights: {'; '.join(numbers)}. "
+            "allow_other_numbers=True writes them all the same"
+        )
     state = PREPARE.get(dialect, _unchanged)(dict(state), config)
     theirs = to_theirs(state, kind, config, prefix=_prefix(state, kind) if prefix is None else prefix)
     return {name: value.contiguous().clone() for name, value in theirs.items()}, kind
@@ -90,10 +101,17 @@ def _prefix(state: State, kind: Dialect) -> str:
     return "backbone.bottom_up." if kind is dialects.DETECTRON2 and not pyramid else kind.prefixes[0]
 
 
-def _extra(kind: Dialect) -> dict[str, Any] | None:
+def _beside(kind: Dialect, config: MViTConfig, card: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says beside its tensors: what its codebase does, and our description where there is room for it."""
+    container, wrapper = kind.container
+    if not wrapper and container == "torch zip":
+        return {}
+    extra: dict[str, Any] = {DESCRIPTION: description(config, card)}
+    if kind.name in SETTINGS:
+        extra["cfg"] = yaml.safe_dump(SETTINGS[kind.name](config))
     if kind.name in ("mmpretrain", "mmaction2"):
-        return {"meta": {"written_by": "mvitv2"}}
-    return {"__author__": "mvitv2"} if kind is dialects.DETECTRON2 else None
+        extra["meta"] = {"written_by": "mvitv2"}
+    return extra | ({"format": "pt"} if container == "safetensors" else {})
 
 
 def _unchanged(state: State, config: MViTConfig) -> State:
@@ -102,7 +120,15 @@ def _unchanged(state: State, config: MViTConfig) -> State:
 
 def _joined(state: State, config: MViTConfig) -> State:
     """One projection for queries, keys and values."""
-    return adapted(state, config, replace(config, separate_qkv=False), Adaptation())[0]
+    carrier = Carrier(state, config, replace(config, separate_qkv=False), Adaptation())
+    projections(carrier)
+    return carrier.state
+
+
+def _as_trained(state: State, config: MViTConfig) -> State:
+    """SlowFast's poolings of images have an axis of time, and its fixed positions are added twice."""
+    state = _clip_kernels(state, config)
+    return {**state, "pos_embed": state["pos_embed"] / 2} if config.abs_pos_init == "sincos" else state
 
 
 def _clip_kernels(state: State, config: MViTConfig) -> State:
@@ -131,7 +157,8 @@ def _with_class_token(state: State, config: MViTConfig) -> State:
 
 
 PREPARE: dict[str, Callable[[State, MViTConfig], State]] = {
-    "slowfast": _clip_kernels,
+    "official": _joined,
+    "slowfast": _as_trained,
     "pytorchvideo": _separable,
     "timm": _joined,
     "torchvision": _joined,
@@ -139,77 +166,8 @@ PREPARE: dict[str, Callable[[State, MViTConfig], State]] = {
     "mmpretrain": _joined,
     "mmaction2": _with_class_token,
 }
-
-
-def _other_tables(config: MViTConfig) -> bool:
-    """Whether tables have other lengths than the peers compute for this size."""
-    if not config.position_axes:
-        return False
-    return _table_lengths(config) != _table_lengths(floor_tables(config))
-
-
-def _table_lengths(config: MViTConfig) -> list[tuple[int, ...]]:
-    return [
-        spec.table_rows or tuple(table_rows(q, k) for q, k in zip(spec.q_grid, spec.kv_grid, strict=True))
-        for spec in schedule(config)
-    ]
-
-
-VIDEO_ONLY: Rule = (lambda c: c.rank == IMAGE, "it is for clips, this model for images")
-IMAGE_ONLY: Rule = (lambda c: c.rank != IMAGE, "it is for images, this model for clips")
-NO_WINDOWS: Rule = (lambda c: any(b.window for b in c.blocks), "it has no attention windows")
-NO_LEVELS: Rule = (lambda c: bool(c.output_norms), "it has no norms of pyramid levels")
-PLAIN_ONLY: Rule = (lambda c: c.reversible is not None, "it has no reversible form")
-LAYER_NORM: Rule = (lambda c: c.norm != "layer", "it has layer norm only")
-CONV_ONLY: Rule = (lambda c: c.pool_mode != "conv", "it pools by depthwise convolution only")
-PROJECT_FIRST: Rule = (lambda c: c.pool_first, "it projects first and pools then")
-NO_STEM_NORM: Rule = (lambda c: c.norm_stem, "it has no norm after the stem")
-NO_SCALE: Rule = (lambda c: c.layer_scale is not None, "it has no layer scale")
-ALL_BIASES: Rule = (lambda c: not c.linear_bias, "its linear layers have a bias")
-TABLES: Rule = (_other_tables, "its position tables have other lengths at this size; load at a multiple of 32 pixels")
-PLAIN: tuple[Rule, ...] = (PLAIN_ONLY, LAYER_NORM, PROJECT_FIRST, NO_STEM_NORM, NO_SCALE, ALL_BIASES)
-CANNOT: dict[str, tuple[Rule, ...]] = {
-    "official": (IMAGE_ONLY, NO_WINDOWS, NO_LEVELS, PLAIN_ONLY, LAYER_NORM, NO_STEM_NORM, NO_SCALE, ALL_BIASES, TABLES),
-    "slowfast": (NO_WINDOWS, NO_LEVELS, LAYER_NORM, ALL_BIASES, TABLES),
-    "timm": (IMAGE_ONLY, NO_WINDOWS, NO_LEVELS, *PLAIN, TABLES),
-    "torchvision": (
-        VIDEO_ONLY,
-        NO_LEVELS,
-        *PLAIN,
-        CONV_ONLY,
-        (lambda c: not c.class_token, "it always has a class token"),
-    ),
-    "detectron2": (
-        IMAGE_ONLY,
-        *PLAIN,
-        CONV_ONLY,
-        (lambda c: c.class_token, "it has no class token"),
-        (lambda c: c.final_norm, "it is a backbone; load into a detection variant, such as mvitv2_t_det, first"),
-    ),
-    "mmpretrain": (IMAGE_ONLY, NO_WINDOWS, *PLAIN, CONV_ONLY, (lambda c: c.class_token, "it has no class token")),
-    "mmaction2": (VIDEO_ONLY, NO_WINDOWS, *PLAIN, CONV_ONLY),
-    "pytorchvideo": (
-        NO_WINDOWS,
-        NO_LEVELS,
-        PLAIN_ONLY,
-        NO_STEM_NORM,
-        NO_SCALE,
-        (lambda c: bool(c.position_axes), "it has no relative positions"),
-        (lambda c: c.abs_pos == "none", "it always has absolute positions"),
-    ),
+SETTINGS: dict[str, Callable[[MViTConfig], dict[str, Any]]] = {
+    "official": official_settings,
+    "slowfast": slowfast_settings,
 }
-CLASS_RESIDUAL: Rule = (
-    lambda c: c.class_token and c.residual_pooling == "grid",
-    "it adds the pooled query to the class token too, so its numbers would differ",
-)
-DIFFERS: dict[str, tuple[Rule, ...]] = {
-    "timm": (CLASS_RESIDUAL,),
-    "pytorchvideo": (CLASS_RESIDUAL,),
-    "official": (
-        (lambda c: c.class_token and c.residual_pooling == "all", "it leaves the class token out of the residual"),
-    ),
-    "slowfast": (
-        (lambda c: c.class_token and c.residual_pooling == "all", "it leaves the class token out of the residual"),
-    ),
-    "mmaction2": ((lambda c: c.residual_pooling == "all", "it leaves the class token out of the residual"),),
-}
+"""Codebases that store the configuration beside the tensors."""

@@ -20,7 +20,8 @@ from mvitv2.weights.convert import depths_of, fitted, joined_positions, to_ours,
 from mvitv2.weights.peers.detectron2 import SCALES, detectron2_config
 from mvitv2.weights.peers.openmmlab import mmaction2_config, mmpretrain_config
 from mvitv2.weights.peers.slowfast import official_config, pytorchvideo_config, slowfast_config
-from mvitv2.weights.peers.timm import timm_config, torchvision_config
+from mvitv2.weights.peers.timm import timm_config
+from mvitv2.weights.peers.torchvision import torchvision_config
 
 from . import parity_weights as pw
 

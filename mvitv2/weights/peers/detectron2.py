@@ -37,6 +37,41 @@ def detectron2_config(kwargs: Mapping[str, Any]) -> MViTConfig:
     )
 
 
+def detectron2_settings(config: MViTConfig) -> dict[str, Any]:
+    """Arguments of detectron2's ``MViT`` that build a backbone; what it has no argument for is left at what it does."""
+    blocks = config.blocks
+    ends = [i for i, (b, after) in enumerate(zip(blocks, (*blocks[1:], None), strict=True)) if _ends(b, after)]
+    pretrain = config.abs_pos_size or config.input_size
+    return {
+        "img_size": config.input_size[0],
+        "patch_kernel": config.patch_kernel,
+        "patch_stride": config.patch_stride,
+        "patch_padding": config.patch_padding,
+        "in_chans": config.in_channels,
+        "embed_dim": config.embed_dim,
+        "depth": len(blocks),
+        "num_heads": blocks[0].num_heads,
+        "last_block_indexes": tuple(ends),
+        "qkv_pool_kernel": blocks[0].kv_kernel or blocks[0].kv_stride,
+        "adaptive_kv_stride": blocks[0].kv_stride[0],
+        "adaptive_window_size": blocks[0].window or 0,
+        "mlp_ratio": config.mlp_ratio,
+        "qkv_bias": config.qkv_bias,
+        "drop_path_rate": config.drop_path,
+        "norm_eps": config.norm_eps,
+        "use_abs_pos": config.abs_pos != "none",
+        "pretrain_img_size": pretrain[0],
+        "use_rel_pos": config.rel_pos_spatial,
+        "rel_pos_zero_init": config.rel_pos_zero_init,
+        "residual_pooling": config.residual_pooling != "none",
+        "out_features": tuple(SCALES[stage] for stage in config.output_norms if stage < len(SCALES)),
+    }
+
+
+def _ends(block: BlockConfig, after: BlockConfig | None) -> bool:
+    return after is None or after.stage != block.stage
+
+
 def detectron2_blocks(kwargs: Mapping[str, Any]) -> tuple[BlockConfig, ...]:
     """Blocks as ``backbone/mvit.py:345-415`` lays them out; ``last_block_indexes`` may be any four."""
     depth, last = kwargs.get("depth", 16), tuple(kwargs.get("last_block_indexes", (0, 2, 11, 15)))

@@ -44,6 +44,55 @@ def mmaction2_config(kwargs: Mapping[str, Any], num_classes: int | None) -> MViT
     )
 
 
+def mmpretrain_settings(config: MViTConfig) -> dict[str, Any]:
+    """Arguments of mmpretrain's ``MViT``; what it has no argument for is left at what it does."""
+    return {**_arguments(config), "img_size": config.input_size, "rel_pos_spatial": config.rel_pos_spatial}
+
+
+def mmaction2_settings(config: MViTConfig) -> dict[str, Any]:
+    """Arguments of mmaction2's ``MViT``; what it has no argument for is left at what it does."""
+    return {
+        **_arguments(config),
+        "spatial_size": config.input_size[-2:],
+        "temporal_size": config.input_size[0],
+        "rel_pos_embed": config.rel_pos_spatial,
+        "with_cls_token": config.class_token,
+        "output_cls_token": config.readout == "class_token",
+    }
+
+
+def _arguments(config: MViTConfig) -> dict[str, Any]:
+    blocks = config.blocks
+    in_attention = all(b.dim_out == b.dim_attn for b in blocks)
+    later = 0 if in_attention else 1
+    return {
+        "arch": {
+            "embed_dims": config.embed_dim,
+            "num_layers": len(blocks),
+            "num_heads": blocks[0].num_heads,
+            "downscale_indices": [i for i, b in enumerate(blocks) if max(b.q_stride) > 1],
+            "dim_mul_indices": [i + later for i, b in enumerate(blocks) if b.dim_out != b.dim_in],
+        },
+        "in_channels": config.in_channels,
+        "drop_path_rate": config.drop_path,
+        "use_abs_pos_embed": config.abs_pos != "none",
+        "out_scales": [*config.output_norms, *([config.num_stages - 1] if config.final_norm else [])],
+        "pool_kernel": blocks[0].kv_kernel or (1,) * config.rank,
+        "dim_mul_in_attention": in_attention,
+        "adaptive_kv_stride": blocks[0].kv_stride,
+        "rel_pos_zero_init": config.rel_pos_zero_init,
+        "mlp_ratio": config.mlp_ratio,
+        "qkv_bias": config.qkv_bias,
+        "residual_pooling": config.residual_pooling != "none",
+        "norm_cfg": {"type": "LN", "eps": config.norm_eps},
+        "patch_cfg": {
+            "kernel_size": config.patch_kernel,
+            "stride": config.patch_stride,
+            "padding": config.patch_padding,
+        },
+    }
+
+
 def openmmlab_blocks(kwargs: Mapping[str, Any], *, kernel: Grid, kv_stride: Grid) -> tuple[BlockConfig, ...]:
     """Blocks as both codebases lay them out: a list of blocks that shrink the grid, and of those that widen the stream.
 

@@ -1,13 +1,11 @@
-"""Configurations of timm and of torchvision, which state a model by stages or by a list of block settings."""
+"""Configurations of timm, which state a model by stages."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mvitv2.core.config import BlockConfig, MViTConfig
 from mvitv2.core.grid import Grid
-from mvitv2.core.stages import pooling_kernel, stages
-
-VIDEO_PATCH = {"patch_kernel": (3, 7, 7), "patch_stride": (2, 4, 4), "patch_padding": (1, 3, 3)}
+from mvitv2.core.stages import stages
 
 
 def timm_config(cfg: Mapping[str, Any], kwargs: Mapping[str, Any]) -> MViTConfig:
@@ -47,6 +45,45 @@ def timm_config(cfg: Mapping[str, Any], kwargs: Mapping[str, Any]) -> MViTConfig
     )
 
 
+def timm_settings(config: MViTConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``MultiScaleVitCfg`` and arguments of ``create_model``; what timm has no setting for is left at what it does."""
+    opens = [i for i, b in enumerate(config.blocks) if i == 0 or b.stage != config.blocks[i - 1].stage]
+    firsts = [config.blocks[i] for i in opens]
+    cfg = {
+        "depths": tuple(b - a for a, b in zip(opens, [*opens[1:], len(config.blocks)], strict=True)),
+        "embed_dim": tuple(b.dim_attn for b in firsts),
+        "num_heads": tuple(b.num_heads for b in firsts),
+        "mlp_ratio": config.mlp_ratio,
+        "pool_first": config.pool_first,
+        "expand_attn": all(b.dim_out == b.dim_attn for b in config.blocks),
+        "qkv_bias": config.qkv_bias,
+        "use_cls_token": config.class_token,
+        "use_abs_pos": config.abs_pos != "none",
+        "residual_pooling": config.residual_pooling != "none",
+        "mode": config.pool_mode,
+        "kernel_qkv": firsts[0].kv_kernel or (1, 1),
+        "stride_q": tuple(b.q_stride for b in firsts),
+        "stride_kv": tuple(b.kv_stride for b in firsts),
+        "stride_kv_adaptive": None,
+        "patch_kernel": config.patch_kernel,
+        "patch_stride": config.patch_stride,
+        "patch_padding": config.patch_padding,
+        "rel_pos_type": "spatial" if config.rel_pos_spatial else "",
+        "norm_eps": config.norm_eps,
+    }
+    pools = {"class_token": "token", "norm_mean": "avg"}
+    kwargs = {
+        "img_size": config.input_size,
+        "in_chans": config.in_channels,
+        "num_classes": config.num_classes,
+        "global_pool": pools.get(config.readout),
+        "drop_path_rate": config.drop_path,
+        "drop_rate": config.head_dropout,
+        "features_only": not config.final_norm,
+    }
+    return cfg, kwargs
+
+
 def timm_blocks(cfg: Mapping[str, Any]) -> tuple[BlockConfig, ...]:
     """Blocks of ``MultiScaleVitCfg``; an adaptive key stride outweighs explicit ones, as in its ``__post_init__``."""
     depths = tuple(cfg.get("depths", (2, 3, 16, 3)))
@@ -79,107 +116,6 @@ def _timm_adaptive(kv_stride: Grid, q_strides: tuple[Grid, ...]) -> tuple[Grid, 
             kv_stride = tuple(max(k // s, 1) for k, s in zip(kv_stride, q, strict=True))
         strides.append(kv_stride)
     return tuple(strides)
-
-
-TORCHVISION_BUILDERS: dict[str, dict[str, Any]] = {
-    "mvit_v1_b": {"rel_pos": False, "depth": 16, "downscale": (1, 3, 14)},
-    "mvit_v2_s": {"rel_pos": True, "depth": 16, "downscale": (1, 3, 14)},
-}
-
-
-def torchvision_config(name: str | None, kwargs: Mapping[str, Any]) -> MViTConfig:
-    """Arguments of torchvision's ``MViT``, or one of its builders by name.
-
-    Raises:
-        ValueError: torchvision has no builder of that name.
-    """
-    if name is not None:
-        if name not in TORCHVISION_BUILDERS:
-            raise ValueError(f"torchvision builds {', '.join(TORCHVISION_BUILDERS)}, not {name!r}")
-        kwargs = {**_builder(**TORCHVISION_BUILDERS[name]), **kwargs}
-    rel_pos, in_attention = kwargs.get("rel_pos_embed", False), kwargs.get("proj_after_attn", False)
-    residual = ("all" if kwargs.get("residual_with_cls_embed") else "grid") if kwargs.get("residual_pool") else "none"
-    patch = {
-        field: tuple(kwargs.get(theirs, VIDEO_PATCH[field]))
-        for field, theirs in (
-            ("patch_kernel", "patch_embed_kernel"),
-            ("patch_stride", "patch_embed_stride"),
-            ("patch_padding", "patch_embed_padding"),
-        )
-    }
-    return MViTConfig(
-        **patch,
-        blocks=_settings(kwargs["block_setting"], in_attention),
-        input_size=(kwargs["temporal_size"], *kwargs["spatial_size"]),
-        num_classes=kwargs.get("num_classes", 400),
-        class_token=True,
-        abs_pos="none" if rel_pos else "separable",
-        rel_pos_spatial=rel_pos,
-        rel_pos_temporal=rel_pos,
-        displacement_order="torchvision",
-        residual_pooling=residual,
-        drop_path=kwargs.get("stochastic_depth_prob", 0.0),
-        dropout=kwargs.get("attention_dropout", 0.0),
-        head_dropout=kwargs.get("dropout", 0.5),
-        readout="class_token",
-    )
-
-
-def _settings(settings: Sequence[Mapping[str, Any]], in_attention: bool) -> tuple[BlockConfig, ...]:
-    blocks: list[BlockConfig] = []
-    stage = 0
-    for index, s in enumerate(settings):
-        q_stride, kv_stride = tuple(s["stride_q"]) or (1, 1, 1), tuple(s["stride_kv"]) or (1, 1, 1)
-        stage += index > 0 and max(q_stride) > 1
-        blocks.append(
-            BlockConfig(
-                stage=stage,
-                dim_in=s["input_channels"],
-                dim_attn=s["output_channels"] if in_attention else s["input_channels"],
-                dim_out=s["output_channels"],
-                num_heads=s["num_heads"],
-                q_stride=q_stride,
-                kv_stride=kv_stride,
-                q_kernel=pooling_kernel(tuple(s["kernel_q"]) or None, q_stride),
-                kv_kernel=pooling_kernel(tuple(s["kernel_kv"]) or None, kv_stride),
-            )
-        )
-    return tuple(blocks)
-
-
-def _builder(*, rel_pos: bool, depth: int, downscale: tuple[int, ...]) -> dict[str, Any]:
-    """Arguments of ``mvit_v1_b`` and ``mvit_v2_s`` (torchvision ``mvit.py``), from the rule they follow."""
-    depths = [b - a for a, b in zip((0, *downscale), (*downscale, depth), strict=True)]
-    blocks = stages(
-        depths=tuple(depths),
-        kernel=(3, 3, 3),
-        q_stride=(1, 2, 2),
-        kv_stride=(1, 8, 8),
-        expand_in="attention" if rel_pos else "mlp",
-        pool_every_query=rel_pos,
-    )
-    settings = [
-        {
-            "num_heads": b.num_heads,
-            "input_channels": b.dim_in,
-            "output_channels": b.dim_out,
-            "kernel_q": b.q_kernel or (),
-            "kernel_kv": b.kv_kernel or (),
-            "stride_q": b.q_stride if b.q_kernel else (),
-            "stride_kv": b.kv_stride,
-        }
-        for b in blocks
-    ]
-    return {
-        "spatial_size": (224, 224),
-        "temporal_size": 16,
-        "block_setting": settings,
-        "residual_pool": rel_pos,
-        "residual_with_cls_embed": not rel_pos,
-        "rel_pos_embed": rel_pos,
-        "proj_after_attn": rel_pos,
-        "stochastic_depth_prob": 0.2,
-    }
 
 
 def _grids(values: Sequence[Sequence[int]]) -> tuple[Grid, ...]:
