@@ -9,11 +9,12 @@ from typing import Any
 from torch import nn
 
 from mvitv2.aliases import ALIASES, variant_name
+from mvitv2.core.attend import reference
 from mvitv2.core.config import MViTConfig
 from mvitv2.core.model import MViT
 from mvitv2.core.pyramid import Features
 from mvitv2.core.reversible import build
-from mvitv2.kernels import backend as attention_backend
+from mvitv2.kernels import use
 from mvitv2.variants import VARIANTS
 
 TIMM_FIELDS = {"drop_rate": "head_dropout", "drop_path_rate": "drop_path", "in_chans": "in_channels"}
@@ -92,7 +93,7 @@ def create_model(
         checkpoint_path: Load weights from a file instead.
         features_only: A backbone whose output is a list of feature maps.
         out_indices: Which stages those are; all if not given.
-        backend: Attention backend, one of :data:`mvitv2.kernels.BACKENDS`.
+        backend: What computes it, one of :data:`mvitv2.kernels.BACKENDS`.
         **changes: ``num_classes`` (0: features), ``in_chans``, ``img_size``, ``num_frames``, ``drop_path_rate``,
             ``drop_rate``, and any field of :class:`~mvitv2.core.config.MViTConfig`.
 
@@ -101,9 +102,7 @@ def create_model(
     """
     if out_indices is not None and not features_only:
         raise ValueError(f"out_indices={out_indices} needs features_only=True")
-    attend = attention_backend(backend)
-    config = model_config(name, **changes)
-    model = build(config, attend)
+    model = use(build(model_config(name, **changes), reference), backend)
     # reading weights needs libraries that building a model does not
     if checkpoint_path is not None:
         from mvitv2.weights.load import load_into

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvitv2.core.attend import reference
+from mvitv2.core.attention import pooling_attention
 from mvitv2.core.grid import Grid, num_prefix
 from mvitv2.core.model import MultiScaleBlock, MViT
 
@@ -79,14 +80,17 @@ def recording(blocks: Sequence[MultiScaleBlock]) -> Iterator[list[BlockAttention
     records: list[BlockAttention] = []
     entered: list[Grid] = []
     hooks = [block.register_forward_pre_hook(lambda _, given: entered.append(given[1])) for block in blocks]
+    wholes = [block.attn.run for block in blocks]
     try:
         for block in blocks:
             vars(block.attn)["mix_grids"] = _recorder(block, entered, records)
+            block.attn.run = pooling_attention  # a fused whole has no step to record
         yield records
     finally:
-        for hook, block in zip(hooks, blocks, strict=True):
+        for hook, block, whole in zip(hooks, blocks, wholes, strict=True):
             hook.remove()
             vars(block.attn).pop("mix_grids", None)
+            block.attn.run = whole
 
 
 def _recorder(block: MultiScaleBlock, entered: list[Grid], records: list[BlockAttention]) -> Any:

@@ -1,16 +1,50 @@
-"""The same numbers, faster: backends that compute what :func:`mvitv2.core.attend.reference` defines.
+"""The same numbers, faster: backends that compute what :func:`mvitv2.core.attention.pooling_attention` defines.
 
-``"auto"`` takes, per call: :func:`~mvitv2.kernels.sdpa.masked` without gradients on a CPU (1.2 to 1.4 times the
-reference there, less in training), the reference where gradients are needed on a CPU, and
-:func:`~mvitv2.kernels.sdpa.folded` elsewhere.
+``"auto"`` takes, per call on a CPU in float32 or bfloat16, the C++ operators; they are built at first use where there
+is a compiler. Without one, and in other precisions, it takes :func:`~mvitv2.kernels.sdpa.masked` where no gradients are
+needed, but in bfloat16 only on processors with matrix units, and else the reference. On other devices it takes
+:func:`~mvitv2.kernels.sdpa.folded`. Exported graphs hold PyTorch's operators alone. Linear layers of ``"auto"`` and
+``"cpp"`` ask oneDNN for float32 products on a CPU that is not Intel's.
 """
 
-from mvitv2.core.attend import Attend, reference
+from dataclasses import dataclass
+from typing import TypeVar
 
-from .auto import auto
+from torch import nn
+
+from mvitv2.core.attend import Attend, reference
+from mvitv2.core.attention import MultiScaleAttention, Run, pooling_attention
+from mvitv2.core.layers import PoolTokens, norm_then_pool, pool_then_norm
+
+from . import cpp
+from .auto import auto, auto_pool, auto_whole
+from .linear import Linear, pays
 from .sdpa import folded, masked
 
-BACKENDS: dict[str, Attend] = {"auto": auto, "reference": reference, "masked": masked, "folded": folded}
+BACKENDS: dict[str, Attend] = {
+    "auto": auto,
+    "reference": reference,
+    "masked": masked,
+    "folded": folded,
+    "cpp": cpp.attend,
+}
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What a backend replaces beside attention itself."""
+
+    run: Run = pooling_attention
+    pool_tokens: PoolTokens = pool_then_norm
+    linear: bool = False
+    """Whether float32 products go to oneDNN where that pays."""
+
+
+WHOLE: dict[str, Whole] = {
+    "auto": Whole(auto_whole, auto_pool, linear=True),
+    "cpp": Whole(cpp.fused, cpp.pool_tokens, linear=True),
+}
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def backend(name: str) -> Attend:
@@ -22,3 +56,24 @@ def backend(name: str) -> Attend:
     if name not in BACKENDS:
         raise ValueError(f"backend={name!r} is none of {', '.join(BACKENDS)}")
     return BACKENDS[name]
+
+
+def use(model: Model, name: str) -> Model:
+    """The same model, computed by a backend from now on; parameters and their names do not change.
+
+    Raises:
+        ValueError: There is no backend of that name.
+        mvitv2.kernels.cpp.BuildError: ``"cpp"`` is asked for, and cannot be had; the message says why.
+    """
+    attend, whole = backend(name), WHOLE.get(name, Whole())
+    if name == "cpp":
+        cpp.load()
+    linear = Linear if whole.linear and pays() else nn.Linear
+    for module in model.modules():
+        if isinstance(module, MultiScaleAttention):
+            module.attend, module.run = attend, whole.run
+            if module.pool_tokens is not norm_then_pool:
+                module.pool_tokens = whole.pool_tokens
+        elif type(module) in (nn.Linear, Linear):
+            module.__class__ = linear
+    return model

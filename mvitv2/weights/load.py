@@ -9,13 +9,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from mvitv2.core.attend import reference
 from mvitv2.core.config import MViTConfig
 from mvitv2.core.heads import TransformerBasicHead
 from mvitv2.core.init import init_weights
 from mvitv2.core.model import MViT
 from mvitv2.core.pyramid import PyramidBackbone
 from mvitv2.core.reversible import build
-from mvitv2.kernels import backend as attention_backend
+from mvitv2.kernels import use
 from mvitv2.weights.adapt import Adaptation, Inflation, adapted
 from mvitv2.weights.card import card_of, variant_of
 from mvitv2.weights.convert import State
@@ -69,7 +70,7 @@ def load_model(
         config: What the model is, where names and shapes cannot tell.
         dialect: Whose names they are, instead of looking.
         ignore: Patterns of names that may be missing or superfluous, such as ``"head.*"``.
-        backend: Attention backend, one of :data:`mvitv2.kernels.BACKENDS`.
+        backend: What computes it, one of :data:`mvitv2.kernels.BACKENDS`.
         resampling: Rule for position tables of another size.
         **fields: Conventions to set otherwise, fields of :class:`~mvitv2.core.config.MViTConfig`.
 
@@ -83,7 +84,7 @@ def load_model(
     target = changed(opened.config, {k: v for k, v in given.items() if v is not None} | fields)
     # what a pattern lets the file leave out needs its initial values, everything else comes from the file
     with torch.device("cpu" if ignore else "meta"):
-        model = build(target, attention_backend(backend))
+        model = use(build(target, reference), backend)
         whole = _with_pyramid(model, opened)
     notes = transferred(whole, opened, Adaptation(resampling=resampling), ignore=ignore)
     model.card = card_of(opened, source, target, notes)

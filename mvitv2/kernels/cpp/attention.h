@@ -1,0 +1,207 @@
+// Softmax attention with a position bias that is a sum of one term per axis; no matrix of all queries by all keys.
+//
+// q (B, h, P + N', d), k and v (B, h, P + N'', d), a term (B, h, N', size) per axis -> (B, P + N', h, d). A tile of
+// queries meets all keys at once; everything is summed in float32.
+#pragma once
+
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+
+#include <array>
+#include <cmath>
+
+#include "vectors.h"
+
+namespace mvitv2 {
+
+constexpr int64_t TILE = 32;  // queries
+
+struct Attention {
+  int64_t batch, heads, queries, keys, channels;
+  int64_t prefix, residual_from;  // queries from this one on are added to the result
+  std::array<int64_t, 3> sizes;   // of the key grid; no terms if the first is 0
+  float scale;
+
+  bool biased() const { return sizes[0] > 0; }
+  int64_t width() const { return padded(channels); }
+  int64_t columns() const { return padded(keys); }
+};
+
+// A tensor (B, h, rows, d) of any strides but the last.
+template <typename T>
+struct Heads {
+  T* data;
+  int64_t sample, head, row;
+
+  explicit Heads(const at::Tensor& x) : sample(x.stride(0)), head(x.stride(1)), row(x.stride(2)) {
+    data = static_cast<T*>(const_cast<void*>(x.const_data_ptr()));
+  }
+  T* at(int64_t b, int64_t h) const { return data + b * sample + h * head; }
+};
+
+// The terms of one query, as floats with room for a vector beyond each.
+struct Terms {
+  Floats buffer;
+  std::array<float*, 3> axis;
+
+  explicit Terms(const Attention& a) {
+    int64_t room = 0;
+    for (const auto size : a.sizes) room += padded(size) + W;
+    buffer.resize(room);
+    float* next = buffer.data();
+    for (int i = 0; i < 3; i++) axis[i] = next, next += padded(a.sizes[i]) + W;
+  }
+
+  template <typename T>
+  void read(const Attention& a, const std::array<Heads<T>, 3>& from, int64_t b, int64_t h, int64_t query) {
+    for (int i = 0; i < 3; i++) widen(from[i].at(b, h) + query * from[i].row, axis[i], a.sizes[i]);
+  }
+
+  // logits of the grid keys += the sum of terms. Vectors overlap the next line of keys, which is then written over.
+  void add_to(const Attention& a, float* logits, float* bias) const {
+    const auto [times, lines, places] = a.sizes;
+    float* to = bias;
+    for (int64_t t = 0; t < times; t++)
+      for (int64_t y = 0; y < lines; y++, to += places) {
+        const Vec here(axis[0][t] + axis[1][y]);
+        for (int64_t x = 0; x < places; x += W) (here + load(axis[2] + x)).store(to + x);
+      }
+    const int64_t n = a.keys - a.prefix;
+    logits += a.prefix;
+    for (int64_t j = 0; j < n; j += W) {
+      const int64_t count = std::min(W, n - j);
+      store(logits + j, load(logits + j, count) + load(bias + j, count), count);
+    }
+  }
+
+  // The gradient of each term: that of the logits, summed over the other axes.
+  void sum_of(const Attention& a, const float* dlogits) {
+    buffer.clear();
+    const auto [times, lines, places] = a.sizes;
+    const float* from = dlogits + a.prefix;
+    for (int64_t t = 0; t < times; t++)
+      for (int64_t y = 0; y < lines; y++, from += places) {
+        Vec line(0.0f);
+        for (int64_t x = 0; x < places; x += W) {
+          const Vec part = load(from + x, std::min(W, places - x));
+          line = line + part;
+          (load(axis[2] + x) + part).store(axis[2] + x);
+        }
+        const float total = sum(line);
+        axis[0][t] += total;
+        axis[1][y] += total;
+      }
+  }
+
+  template <typename T>
+  void write(const Attention& a, const std::array<Heads<T>, 3>& to, int64_t b, int64_t h, int64_t query) const {
+    for (int i = 0; i < 3; i++) narrow(axis[i], to[i].at(b, h) + query * to[i].row, a.sizes[i]);
+  }
+};
+
+// Logits to weights, in place; gives log(sum(exp(logits))). Columns beyond the keys become 0.
+inline float softmax(float* row, int64_t keys) {
+  Vec peak(-std::numeric_limits<float>::infinity());
+  const int64_t whole = keys / W * W, rest = keys - whole;
+  for (int64_t j = 0; j < whole; j += W) peak = at::vec::maximum(peak, load(row + j));
+  float top = largest(peak);
+  for (int64_t j = whole; j < keys; j++) top = row[j] > top || std::isnan(row[j]) ? row[j] : top;
+  const Vec shift(top);
+  Vec total(0.0f);
+  for (int64_t j = 0; j < whole; j += W) {
+    const Vec e = (load(row + j) - shift).exp();
+    e.store(row + j);
+    total = total + e;
+  }
+  if (rest) {
+    const Vec e = Vec::set(Vec(0.0f), (load(row + whole, rest) - shift).exp(), rest);
+    e.store(row + whole);
+    total = total + e;
+  }
+  const float all = sum(total);
+  const Vec inverse(1.0f / all);
+  for (int64_t j = 0; j < keys; j += W) (load(row + j) * inverse).store(row + j);
+  return top + std::log(all);
+}
+
+// Keys and values of one (sample, head) in the form that tiles read.
+struct Packed {
+  Floats keys_across, keys, values_across, values;
+
+  template <typename T>
+  void pack(const Attention& a, const T* k, int64_t k_row, const T* v, int64_t v_row, bool for_backward) {
+    const int64_t columns = a.columns(), width = a.width();
+    keys_across.resize(a.channels * columns);
+    transpose(k, k_row, a.keys, a.channels, keys_across.data(), columns);
+    if (for_backward) {
+      values_across.resize(a.channels * columns);
+      transpose(v, v_row, a.keys, a.channels, values_across.data(), columns);
+      keys.resize(a.keys * width);
+      for (int64_t j = 0; j < a.keys; j++) widen(k + j * k_row, &keys[j * width], a.channels);
+      return;
+    }
+    values.resize(a.keys * width);
+    for (int64_t j = 0; j < a.keys; j++) widen(v + j * v_row, &values[j * width], a.channels);
+  }
+};
+
+template <typename T>
+struct AttentionForward {
+  const Attention& a;
+  Heads<const T> q, k, v;
+  std::array<Heads<const T>, 3> terms;
+  Heads<T> out;
+  float* lse;
+
+  Packed packed;
+  Terms term;
+  Floats query, logits, bias, mixed;
+
+  AttentionForward(const Attention& attention, const std::array<at::Tensor, 6>& in, at::Tensor& to, at::Tensor& sums)
+      : a(attention), q(in[0]), k(in[1]), v(in[2]), terms{Heads<const T>(in[3]), Heads<const T>(in[4]),
+        Heads<const T>(in[5])}, out(to), lse(sums.data_ptr<float>()), term(attention), query(TILE * a.width()),
+        logits(TILE * a.columns()), bias(a.columns() + 2 * W), mixed(TILE * a.width()) {}
+
+  void enter(int64_t b, int64_t h) { packed.pack(a, k.at(b, h), k.row, v.at(b, h), v.row, false); }
+
+  void tile(int64_t b, int64_t h, int64_t first) {
+    const int64_t rows = std::min(TILE, a.queries - first), width = a.width(), columns = a.columns();
+    const T* from = q.at(b, h) + first * q.row;
+    for (int64_t i = 0; i < rows; i++) widen(from + i * q.row, &query[i * width], a.channels, a.scale);
+    product<false>({query.data(), width, 1}, packed.keys_across.data(), columns, logits.data(), columns, rows, columns,
+                   a.channels);
+    for (int64_t i = 0; i < rows; i++) {
+      if (a.biased() && first + i >= a.prefix) {
+        term.read(a, terms, b, h, first + i - a.prefix);
+        term.add_to(a, &logits[i * columns], bias.data());
+      }
+      lse[(b * a.heads + h) * a.queries + first + i] = softmax(&logits[i * columns], a.keys);
+    }
+    product<false>({logits.data(), columns, 1}, packed.values.data(), width, mixed.data(), width, rows, width, a.keys);
+    for (int64_t i = 0; i < rows; i++) write(from + i * q.row, &mixed[i * width], b, h, first + i);
+  }
+
+  void write(const T* residual, const float* mix, int64_t b, int64_t h, int64_t row) {
+    T* to = out.at(b, h) + row * out.row;
+    const bool added = row >= a.residual_from;
+    for (int64_t c = 0; c < a.channels; c += W) {
+      const int64_t count = std::min(W, a.channels - c);
+      store(to + c, added ? load(mix + c) + load(residual + c, count) : load(mix + c), count);
+    }
+  }
+};
+
+template <typename T>
+void attention_forward(const Attention& a, const std::array<at::Tensor, 6>& in, at::Tensor& out, at::Tensor& lse) {
+  const int64_t pairs = a.batch * a.heads, tiles = (a.queries + TILE - 1) / TILE;
+  at::parallel_for(0, pairs * tiles, std::max<int64_t>(1, tiles / 4), [&](int64_t begin, int64_t end) {
+    AttentionForward<T> pass(a, in, out, lse);
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t b = i / tiles / a.heads, h = i / tiles % a.heads;
+      if (i == begin || i % tiles == 0) pass.enter(b, h);
+      pass.tile(b, h, i % tiles * TILE);
+    }
+  });
+}
+
+}  // namespace mvitv2

@@ -1,0 +1,128 @@
+// The operators as PyTorch knows them: names, checks, and the choice between float32 and bfloat16.
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+#include "attention.h"
+#include "attention_backward.h"
+#include "pooling.h"
+
+namespace mvitv2 {
+namespace {
+
+using at::Tensor;
+using Ints = at::IntArrayRef;
+
+template <typename Launch>
+void dispatch(const Tensor& x, Launch launch) {
+  TORCH_CHECK(x.device().is_cpu(), "mvitv2: the C++ operators are for the CPU, got a tensor on ", x.device());
+  if (x.scalar_type() == at::kFloat) return launch(float());
+  TORCH_CHECK(x.scalar_type() == at::kBFloat16, "mvitv2: the C++ operators take float32 and bfloat16, got ",
+              x.scalar_type());
+  launch(BF16());
+}
+
+// Channels side by side, which is all that the kernels ask.
+Tensor dense_channels(const Tensor& x) { return x.stride(-1) == 1 && !x.is_conj() ? x : x.contiguous(); }
+
+Pooling pooling(const Tensor& x, const Tensor& weight, Ints grid, Ints kernel, Ints stride, Ints padding, double eps) {
+  Pooling p;
+  int64_t tokens = 1;
+  for (int a = 0; a < 3; a++) {
+    p.grid[a] = grid[a], p.kernel[a] = kernel[a], p.stride[a] = stride[a], p.padding[a] = padding[a];
+    p.pooled[a] = (grid[a] + 2 * padding[a] - kernel[a]) / stride[a] + 1;
+    TORCH_CHECK(p.pooled[a] > 0, "mvitv2: a grid of ", grid, " is too small for a kernel of ", kernel);
+    tokens *= grid[a];
+  }
+  p.prefix = x.size(1) - tokens, p.channels = x.size(3), p.eps = eps;
+  TORCH_CHECK(p.prefix >= 0, "mvitv2: ", x.size(1), " tokens are fewer than a grid of ", grid, " has");
+  TORCH_CHECK(weight.size(0) == p.taps() && weight.size(1) == p.channels, "mvitv2: the kernel's weights are ",
+              weight.sizes(), ", expected (", p.taps(), ", ", p.channels, ")");
+  return p;
+}
+
+Tensor pool_norm(const Tensor& x, const Tensor& weight, const Tensor& gamma, const Tensor& beta, Ints grid, Ints kernel,
+                 Ints stride, Ints padding, double eps) {
+  const Tensor from = dense_channels(x);
+  const Pooling p = pooling(from, weight, grid, kernel, stride, padding, eps);
+  Tensor out = at::empty({x.size(0), p.tokens(), x.size(2), x.size(3)}, x.options());
+  const Affine affine(p, weight.contiguous(), gamma.contiguous(), beta.contiguous());
+  dispatch(x, [&](auto zero) { pool_forward<decltype(zero)>(p, from, affine, out); });
+  return out;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> pool_norm_backward(
+    const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& gamma, Ints grid, Ints kernel, Ints stride,
+    Ints padding, double eps) {
+  const Tensor from = dense_channels(x);
+  const Pooling p = pooling(from, weight, grid, kernel, stride, padding, eps);
+  const Affine affine(p, weight.contiguous(), gamma.contiguous(), gamma.contiguous());
+  Tensor dx = at::empty(x.sizes(), x.options());
+  Tensor sums = at::zeros({x.size(0) * x.size(2), p.taps() + 3, padded(p.channels)}, weight.options());
+  dispatch(x, [&](auto zero) { pool_backward<decltype(zero)>(p, dy.contiguous(), from, affine, dx, sums); });
+  const Tensor total = sums.sum(0).narrow(1, 0, p.channels);
+  return {dx, total.narrow(0, 0, p.taps()).contiguous(), total[p.taps() + 1].clone(), total[p.taps() + 2].clone()};
+}
+
+// Terms as they are, or empty stand-ins where there are none.
+std::array<Tensor, 6> inputs(const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<Tensor>& terms) {
+  const Tensor none = at::empty({q.size(0), q.size(1), 0, 0}, q.options());
+  std::array<Tensor, 6> in = {dense_channels(q), dense_channels(k), dense_channels(v), none, none, none};
+  for (size_t i = 0; i < terms.size(); i++) in[3 + i] = dense_channels(terms[i]);
+  return in;
+}
+
+Attention attention(const Tensor& q, const Tensor& k, const std::vector<Tensor>& terms, int64_t residual_from) {
+  Attention a;
+  a.batch = q.size(0), a.heads = q.size(1), a.queries = q.size(2), a.keys = k.size(2), a.channels = q.size(3);
+  a.prefix = terms.empty() ? 0 : a.queries - terms[0].size(2);
+  a.residual_from = residual_from < 0 ? a.queries : residual_from;
+  int64_t places = terms.empty() ? a.keys : a.prefix;
+  for (int i = 0; i < 3; i++) a.sizes[i] = terms.empty() ? 0 : terms[i].size(3);
+  if (!terms.empty()) places += a.sizes[0] * a.sizes[1] * a.sizes[2];
+  TORCH_CHECK(places == a.keys, "mvitv2: terms are for ", places, " keys, there are ", a.keys);
+  a.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(a.channels)));
+  return a;
+}
+
+std::tuple<Tensor, Tensor> attend(const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<Tensor>& terms,
+                                  int64_t residual_from) {
+  const Attention a = attention(q, k, terms, residual_from);
+  Tensor out = at::empty({a.batch, a.queries, a.heads, a.channels}, q.options()), to = out.transpose(1, 2);
+  Tensor lse = at::empty({a.batch, a.heads, a.queries}, q.options().dtype(at::kFloat));
+  dispatch(q, [&](auto zero) { attention_forward<decltype(zero)>(a, inputs(q, k, v, terms), to, lse); });
+  return {out, lse};
+}
+
+std::vector<Tensor> attend_backward(const Tensor& dout, const Tensor& q, const Tensor& k, const Tensor& v,
+                                    const std::vector<Tensor>& terms, const Tensor& lse, int64_t residual_from) {
+  const Attention a = attention(q, k, terms, residual_from);
+  const auto in = inputs(q, k, v, terms);
+  std::array<Tensor, 6> to;
+  // queries, keys and values in the layout of tokens, as they came from the pooling
+  for (size_t i = 0; i < 3; i++) to[i] = at::empty(in[i].transpose(1, 2).sizes(), q.options()).transpose(1, 2);
+  for (size_t i = 3; i < in.size(); i++) to[i] = at::empty(in[i].sizes(), q.options());
+  const Tensor upstream = dense_channels(dout).transpose(1, 2);
+  dispatch(q, [&](auto zero) { attention_backward<decltype(zero)>(a, upstream, in, lse, to); });
+  return {to.begin(), to.begin() + 3 + static_cast<int64_t>(terms.size())};
+}
+
+}  // namespace
+
+TORCH_LIBRARY(mvitv2_cpu, m) {
+  m.def("pool_norm(Tensor x, Tensor weight, Tensor gamma, Tensor beta, int[] grid, int[] kernel, int[] stride, "
+        "int[] padding, float eps) -> Tensor");
+  m.def("pool_norm_backward(Tensor dy, Tensor x, Tensor weight, Tensor gamma, int[] grid, int[] kernel, int[] stride, "
+        "int[] padding, float eps) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("attend(Tensor q, Tensor k, Tensor v, Tensor[] terms, int residual_from) -> (Tensor, Tensor)");
+  m.def("attend_backward(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor[] terms, Tensor lse, int residual_from) "
+        "-> Tensor[]");
+}
+
+TORCH_LIBRARY_IMPL(mvitv2_cpu, CPU, m) {
+  m.impl("pool_norm", &pool_norm);
+  m.impl("pool_norm_backward", &pool_norm_backward);
+  m.impl("attend", &attend);
+  m.impl("attend_backward", &attend_backward);
+}
+
+}  // namespace mvitv2
