@@ -1,17 +1,16 @@
 """scikit-learn's handwritten digits as a data set: real data that is there without a download, for first steps."""
 
 import functools
+import io
 import itertools
 import random
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torch.utils.data import Dataset
 
-from mvitv2.data.folder import Transform
-from mvitv2.data.samples import SampleKey, seeded, split_key
+from mvitv2.data.labelled import LabelledImages, Transform
 
 SPLITS = ("train", "val", "test")
 PARTS = (0.7, 0.15, 0.15)
@@ -20,8 +19,8 @@ SIDE = 32
 """Pixels that the 8 x 8 digits are drawn at."""
 
 
-class Digits(Dataset[Any]):
-    """1797 digits, 8 x 8 with 17 shades, drawn at 32 x 32 in RGB; items and keys as of an ``ImageFolder``.
+class Digits(LabelledImages):
+    """1797 digits, 8 x 8 with 17 shades, drawn at 32 x 32 in RGB.
 
     The splits are fixed by ``seed`` alone, hold every class in one proportion, and share no sample.
 
@@ -46,35 +45,35 @@ class Digits(Dataset[Any]):
         """
         if split not in SPLITS:
             raise ValueError(f"split={split!r} must be one of {list(SPLITS)}")
+        super().__init__(transform)
         shades, labels = _all_digits()
         self.split = split
-        self.transform = transform
-        self.classes = self.class_names = tuple(str(digit) for digit in range(10))
+        self.name_classes([str(digit) for digit in range(10)], None)
         self.indices = np.asarray(stratified(labels.tolist(), PARTS, seed=seed)[SPLITS.index(split)], dtype=np.int64)
         self.labels = labels[self.indices]
         self._shades = shades[self.indices]
 
-    def __len__(self) -> int:
-        """How many digits the split has."""
-        return len(self.labels)
+    def __str__(self) -> str:
+        return f"the built-in digits ({self.split})"
 
-    def __getitem__(self, key: int | SampleKey) -> Any:
-        """``(transform(image), label)``, transformed under its seed if the key carries one."""
-        index, seed = split_key(key)
-        image = self.read(index)
-        with seeded(seed):
-            sample = image if self.transform is None else self.transform(image)
-        return sample, int(self.labels[index])
+    def path(self, index: int) -> Path:
+        """A name that tells which of the 1797 it is."""
+        return Path("digits") / self.split / f"{self.indices[index]}.png"
+
+    def source(self, index: int) -> bytes:
+        """The digit as a PNG file."""
+        stream = io.BytesIO()
+        self.read(index).save(stream, "PNG")
+        return stream.getvalue()
+
+    def stamp(self, index: int) -> str:
+        """Which of the 1797 it is."""
+        return f"digits\0{self.indices[index]}"
 
     def read(self, index: int) -> Image.Image:
         """One digit, bright on black, RGB."""
         small = Image.fromarray(np.rint(self._shades[index] * (255 / 16)).astype(np.uint8))
         return small.resize((SIDE, SIDE), Image.Resampling.BICUBIC).convert("RGB")
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many digits of each class the split has."""
-        return dict(zip(self.classes, np.bincount(self.labels, minlength=10).tolist(), strict=True))
 
 
 def stratified(labels: Sequence[int], parts: Sequence[float], *, seed: int) -> list[list[int]]:

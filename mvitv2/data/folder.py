@@ -6,38 +6,21 @@ no images, classes that differ between splits, a file that cannot be read.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from mvitv2.data.images import MAX_PIXELS, ImageError, read_image
-from mvitv2.data.samples import SampleKey, Unreadable, seeded, split_key
-from mvitv2.data.sources import IMAGE_SUFFIXES, Problem, close_names, natural_key, suffix_counts, walk
-
-Transform = Callable[[Image.Image], Tensor]
-
-ON_ERROR = ("raise", "skip")
-_SHOWN = 8  # names in one message
-_SCAN_CHUNK = 1024
+from mvitv2.data.labelled import DataError, LabelledImages, Transform, file_stamp
+from mvitv2.data.names import PackedNames, shown
+from mvitv2.data.sources import IMAGE_SUFFIXES, Problem, close_names, suffix_counts, walk
 
 
-class DataError(ValueError):
-    """A data set that cannot be used as it lies there; the message says what was looked for and what is there."""
-
-
-class ImageFolder(Dataset[Any]):
+class ImageFolder(LabelledImages):
     """The images below ``root``, one class per folder in it; classes in sorted order, as torchvision and timm number.
 
     Class folders may hold folders. Hidden names and files that are no images by their name are left out (and counted).
-    An item is ``(transform(image), label)``; its key is an index or a :class:`mvitv2.data.samples.SampleKey`.
 
     Attributes:
         root: The folder.
@@ -54,9 +37,8 @@ class ImageFolder(Dataset[Any]):
         *,
         classes: Sequence[str] | None = None,
         class_names: Sequence[str] | None = None,
-        on_error: str = "raise",
         suffixes: Collection[str] | None = IMAGE_SUFFIXES,
-        max_pixels: int = MAX_PIXELS,
+        **options: Any,
     ) -> None:
         """List what is there; no image is opened.
 
@@ -65,105 +47,33 @@ class ImageFolder(Dataset[Any]):
             transform: A picture to a tensor; without one, items hold the RGB picture itself.
             classes: The classes it must have (those of the training split); ``None``: those it has.
             class_names: One name per class, for people.
-            on_error: ``"raise"`` names the file in an :class:`ImageError`; ``"skip"`` gives an
-                :class:`mvitv2.data.samples.Unreadable` in its place, which ``collate`` counts. Nothing is replaced.
             suffixes: What counts as an image, lower case with the dot; ``None``: every file.
-            max_pixels: As in :func:`mvitv2.data.images.read_image`.
+            **options: ``on_error`` and ``max_pixels`` of :class:`LabelledImages`.
 
         Raises:
             DataError: No such folder, no class folders, no images, or other classes than ``classes``.
         """
-        if on_error not in ON_ERROR:
-            raise ValueError(f"on_error={on_error!r} must be one of {list(ON_ERROR)}")
+        super().__init__(transform, **options)
         self.root = Path(root)
-        self.transform = transform
-        self.on_error = on_error
-        self.max_pixels = max_pixels
-        self.classes = _class_folders(self.root, classes)
+        folders = _class_folders(self.root, classes)
         self.ignored: Counter[str] = Counter()
-        self._files, self.labels = _listed(self.root, self.classes, suffixes, self.ignored)
-        self.class_names = tuple(class_names) if class_names is not None else self.classes
-        if len(self.class_names) != len(self.classes):
-            raise DataError(f"{len(self.class_names)} class names for {len(self.classes)} classes of {self.root}")
+        self._files, self.labels = _listed(self.root, folders, suffixes, self.ignored)
+        self.name_classes(folders, class_names)
 
-    def __len__(self) -> int:
-        """How many files there are, readable or not."""
-        return len(self.labels)
-
-    def __getitem__(self, key: int | SampleKey) -> Any:
-        """``(transform(image), label)``, under its seed if the key carries one, or an ``Unreadable``.
-
-        Raises:
-            ImageError: The file cannot be read and ``on_error`` is ``"raise"``.
-        """
-        index, seed = split_key(key)
-        try:
-            image = self.read(index)
-        except ImageError as error:
-            if self.on_error == "raise":
-                raise
-            return Unreadable(int(index), str(self.path(index)), error.reason)
-        with seeded(seed):
-            sample = image if self.transform is None else self.transform(image)
-        return sample, int(self.labels[index])
+    def __str__(self) -> str:
+        return str(self.root)
 
     def path(self, index: int) -> Path:
         """The file of a sample."""
         return self.root / self._files[index]
 
-    def read(self, index: int) -> Image.Image:
-        """The picture of a sample, RGB and upright."""
-        return read_image(self.path(index), max_pixels=self.max_pixels)
+    def source(self, index: int) -> Path:
+        """The file of a sample."""
+        return self.path(index)
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many files each class has."""
-        numbers = np.bincount(self.labels, minlength=len(self.classes))
-        return dict(zip(self.classes, numbers.tolist(), strict=True))
-
-    def scan(self, *, num_threads: int = 1) -> "Scan":
-        """Open and decode every file, and report those that cannot be read."""
-
-        def fault(index: int) -> Unreadable | None:
-            try:
-                self.read(index)
-            except ImageError as error:
-                return Unreadable(index, str(self.path(index)), error.reason)
-            return None
-
-        with ThreadPoolExecutor(num_threads) as pool:
-            indices = iter(range(len(self)))
-            chunks = iter(lambda: list(islice(indices, _SCAN_CHUNK)), [])
-            faults = tuple(item for chunk in chunks for item in pool.map(fault, chunk) if item is not None)
-        return Scan(len(self), faults)
-
-
-@dataclass(frozen=True)
-class Scan:
-    """What :meth:`ImageFolder.scan` found."""
-
-    total: int
-    """Files opened."""
-    unreadable: tuple[Unreadable, ...]
-    """Those that are no readable image, each with the reason."""
-
-
-class PackedNames:
-    """Many strings in two arrays: workers share their memory, where a list would be copied page by page on reading."""
-
-    def __init__(self, names: Iterator[str]) -> None:
-        encoded = [os.fsencode(name) for name in names]
-        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        self._ends = np.cumsum([0, *(len(name) for name in encoded)], dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, index: int) -> str:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index {index} of {len(self)} files")
-        index %= len(self)
-        return os.fsdecode(self._bytes[self._ends[index] : self._ends[index + 1]].tobytes())
+    def stamp(self, index: int) -> str:
+        """Name, size and time of its file."""
+        return file_stamp(self.path(index))
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -181,12 +91,6 @@ def subfolders(folder: Path) -> list[str]:
         raise DataError(f"{folder} does not exist{near}; expected a folder of class folders") from error
     except OSError as error:
         raise DataError(f"{folder} cannot be listed ({error.strerror}); expected a folder of class folders") from error
-
-
-def shown(names: Collection[str]) -> str:
-    """Some of ``names``, in a message."""
-    some = ", ".join(sorted(names, key=natural_key)[:_SHOWN])
-    return some + (f", ... ({len(names)} in all)" if len(names) > _SHOWN else "")
 
 
 def _class_folders(root: Path, expected: Sequence[str] | None) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import stat
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
@@ -68,12 +68,22 @@ class ImageError(ValueError):
         self.reason = one_line(reason)
 
 
+class Traits(NamedTuple):
+    """What a file was before it became an upright RGB picture."""
+
+    format: str
+    """As Pillow calls it."""
+    mode: str
+    """Pillow's mode, with ``+alpha`` where parts are transparent by a palette or a colour key."""
+
+
 def read_image(
     source: ImageSource,
     *,
     max_pixels: int = MAX_PIXELS,
     channels: str = "RGB",
     background: tuple[int, int, int] | None = WHITE,
+    name: str | None = None,
 ) -> Image.Image:
     """The picture in ``source``, upright, 8 bits per channel; of an animation or several pages, the first.
 
@@ -82,17 +92,30 @@ def read_image(
         max_pixels: A picture whose header says more is refused before it is decoded.
         channels: ``"RGB"``, or ``"L"`` for models of one input channel.
         background: What lies behind transparent pixels; ``None`` drops alpha as ``convert("RGB")`` does.
+        name: What to call the source in errors, where it has no name of its own.
 
     Raises:
         ImageError: It cannot be read as an image; the message is one line.
         ValueError: ``channels`` is neither.
     """
+    return read_with_traits(source, max_pixels=max_pixels, channels=channels, background=background, name=name)[0]
+
+
+def read_with_traits(
+    source: ImageSource,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    channels: str = "RGB",
+    background: tuple[int, int, int] | None = WHITE,
+    name: str | None = None,
+) -> tuple[Image.Image, Traits]:
+    """As :func:`read_image`, with what the file was before."""
     if channels not in ("RGB", "L"):
         raise ValueError(f'channels={channels!r} must be "RGB" or "L"')
-    name = source_name(source)
+    name = source_name(source) if name is None else one_line(name)
     try:
         if isinstance(source, str | os.PathLike):
-            with _opened(Path(source), name) as file:
+            with opened(Path(source), name) as file:
                 return _decoded(file, name, max_pixels, channels, background)
         return _decoded(_rewindable(source, name), name, max_pixels, channels, background)
     except MemoryError as error:
@@ -115,12 +138,13 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in clean)
 
 
-def _opened(path: Path, name: str) -> BinaryIO:
+def opened(path: Path, name: str | None = None) -> BinaryIO:
     """``path`` opened for reading, once it is known to be a plain file: opening a FIFO would wait for ever.
 
     Raises:
         ImageError: There is no such file, it is of another kind, or it may not be read.
     """
+    name = source_name(path) if name is None else name
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -170,7 +194,7 @@ def _rewindable(source: bytes | bytearray | memoryview | BinaryIO, name: str) ->
 
 def _decoded(
     file: BinaryIO, name: str, max_pixels: int, channels: str, background: tuple[int, int, int] | None
-) -> Image.Image:
+) -> tuple[Image.Image, Traits]:
     """The first picture of ``file``, refused by its header where that is enough."""
     file.seek(0)
     head = file.read(HEAD_BYTES)
@@ -189,6 +213,8 @@ def _decoded(
             raise ImageError(reason, name) from error
         except Image.DecompressionBombError as error:
             raise ImageError(f"is too large once decoded ({_short(error)})", name) from error
+        see_through = image.has_transparency_data and "A" not in image.mode
+        traits = Traits(image.format or "", image.mode + ("+alpha" if see_through else ""))
         turn = _UPRIGHT.get(_orientation(image))
         try:
             picture = to_rgb(image, background)
@@ -196,7 +222,7 @@ def _decoded(
             reason = f"has colours of mode {image.mode!r} that do not convert to RGB ({_short(error)}); save it as PNG"
             raise ImageError(reason, name) from error
         picture = picture if turn is None else picture.transpose(turn)
-    return picture if channels == "RGB" else picture.convert(channels)
+    return picture if channels == "RGB" else picture.convert(channels), traits
 
 
 def _identified(file: BinaryIO, head: bytes, name: str, max_pixels: int) -> Image.Image:

@@ -15,10 +15,14 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from mvitv2.data.augment import ShiftTransform
-from mvitv2.data.folder import DataError, ImageFolder, PackedNames
+from mvitv2.data.classes import class_names
+from mvitv2.data.folder import ImageFolder
 from mvitv2.data.images import ImageError
+from mvitv2.data.labelled import DataError
+from mvitv2.data.names import PackedNames
+from mvitv2.data.open import open_splits
 from mvitv2.data.samples import SampleKey, Unreadable, collate
-from mvitv2.data.splits import class_names, find_splits, open_splits
+from mvitv2.data.splits import find_splits
 from mvitv2.data.transforms import EvalTransform
 from mvitv2.preprocessing import DIGITS
 
