@@ -6,15 +6,14 @@ from typing import Any
 
 from mvitv2.core.model import MViT
 from mvitv2.data.digits import Digits
-from mvitv2.report import Report, samples, write_report
+from mvitv2.report import report_on, write_report
 from mvitv2.tasks.classify import Evaluation, Prediction, evaluate, predict
 from mvitv2.tasks.datasets import dataset_for
-from mvitv2.train.checkpoint import versions
 from mvitv2.train.classification import train
-from mvitv2.train.folder import read_metrics, write_json
+from mvitv2.train.folder import read_run, write_json
 from mvitv2.train.loop import Outcome
-from mvitv2.train.progress import Progress, seconds_spoken
-from mvitv2.train.recipe import Recipe, overridden
+from mvitv2.train.progress import Progress
+from mvitv2.train.recipe import overridden
 from mvitv2.train.recipes import recipe
 from mvitv2.train.settings import Settings
 from mvitv2.weights.load import load_model
@@ -67,8 +66,10 @@ def run_demo(
     evaluation = evaluate(model, test)
     predictions = predicted(model, folder / "digits")
     write_json(folder / "test.json", evaluation.to_dict())
-    report = write_report(folder / "report.html", report_of(model, test, evaluation, outcome, chosen))
-    return Demo(outcome, evaluation, predictions, report)
+    title, steps = "MViTv2 on handwritten digits", next_steps(outcome.weights)
+    unseen = "images it had not seen"
+    page = report_on(model, test, evaluation, title=title, run=read_run(folder), images=unseen, next_steps=steps)
+    return Demo(outcome, evaluation, predictions, write_report(folder / "report.html", page))
 
 
 def predicted(model: MViT, folder: Path) -> list[tuple[str, Prediction]]:
@@ -84,37 +85,14 @@ def predicted(model: MViT, folder: Path) -> list[tuple[str, Prediction]]:
     return list(zip(truths, predict(model, files, top=3), strict=True))
 
 
-def report_of(model: MViT, test: Any, evaluation: Evaluation, outcome: Outcome, chosen: Recipe) -> Report:
-    """What the page shows of a run."""
-    parameters = sum(p.numel() for p in model.parameters())
-    return Report(
-        title="MViTv2 on handwritten digits",
-        evaluation=evaluation,
-        facts={
-            "Test images": str(evaluation.images),
-            "Classes": str(len(evaluation.per_class)),
-            "Parameters": f"{parameters:,}",
-            "Training": seconds_spoken(outcome.seconds),
-            "Epochs": f"{outcome.best['epoch']} of {len(outcome.history)}",
-            "Image size": f"{chosen.img_size} pixels",
-        },
-        history=outcome.history,
-        steps=read_metrics(outcome.folder),
-        samples=samples(model, test, evaluation),
-        recipe=chosen.to_dict(),
-        versions=versions(),
-        next_steps=next_steps(outcome.weights),
-    )
-
-
-def next_steps(weights: Path) -> list[tuple[str, str]]:
+def next_steps(weights: Path) -> tuple[tuple[str, str], ...]:
     """What to do with one's own folder."""
-    return [
-        ("Predict your own images with this model", f"mvitv2 predict {weights} my-images/"),
+    return (
+        ("Predict your own images with this model", f"mvitv2 predict {weights.parent} my-images/"),
         (
             "Train on your own folder: train/CLASS/image.jpg and val/CLASS/image.jpg",
-            "mvitv2 train my-folder --model mvitv2_t --output runs/mine",
+            "mvitv2 train my-folder --pretrained --model mvitv2_t --output runs/mine",
         ),
-        ("Measure a model on a folder", "mvitv2 eval runs/mine/best.safetensors my-folder"),
+        ("Measure a model on a folder", "mvitv2 eval runs/mine my-folder"),
         ("See which models there are", "mvitv2 list"),
-    ]
+    )

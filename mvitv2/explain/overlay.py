@@ -21,7 +21,8 @@ def overlay(image: Image.Image, weights: Tensor, *, opacity: float = 0.65) -> Im
     picture = image.convert("RGB")
     drawn = on_pixels(weights.detach().cpu()[None], (picture.height, picture.width))[0]
     low, high = float(drawn.min()), float(drawn.max())
-    strength = ((drawn - low) / (high - low)).numpy() if high > low else np.zeros(drawn.shape)
+    even = high - low <= 1e-5 * max(abs(high), abs(low))  # no more than rounding
+    strength = np.zeros(drawn.shape) if even else ((drawn - low) / (high - low)).numpy()
     stops = np.linspace(0, 1, len(COLOURS))
     heat = np.stack([np.interp(strength, stops, channel) for channel in zip(*COLOURS, strict=True)], axis=-1)
     alpha = (0.35 + (opacity - 0.35) * strength)[..., None]

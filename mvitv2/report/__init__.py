@@ -1,42 +1,21 @@
 """One HTML file that tells how good a model is and why: no network, no script, light and dark.
 
->>> from mvitv2.report import Report, write_report
+>>> from mvitv2.report import report_on, write_report
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from mvitv2._version import __version__
 from mvitv2.report import page
+from mvitv2.report.page import Report
 from mvitv2.report.pictures import Sample, samples
-from mvitv2.tasks.evaluation import Evaluation
+from mvitv2.report.runs import report_on
 from mvitv2.weights.files import replacing
 
-__all__ = ["Report", "Sample", "samples", "write_report"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """What a page shows; everything but the first two may be left out."""
-
-    title: str
-    evaluation: Evaluation
-    facts: Mapping[str, str] = field(default_factory=dict)
-    """Short figures beside the headline: model, parameters, time."""
-    history: Sequence[Mapping[str, Any]] = ()
-    """Rows per epoch, of :class:`mvitv2.train.loop.Outcome`."""
-    steps: Sequence[Mapping[str, Any]] = ()
-    """Lines of ``metrics.jsonl``."""
-    samples: Sequence[Sample] = ()
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    next_steps: Sequence[tuple[str, str]] = ()
-    """Sentences and commands."""
+__all__ = ["Report", "Sample", "report_on", "samples", "write_report"]
 
 
 def write_report(path: str | os.PathLike[str], report: Report) -> Path:
@@ -49,7 +28,7 @@ def write_report(path: str | os.PathLike[str], report: Report) -> Path:
     evaluation, names = report.evaluation, [c.name for c in report.evaluation.per_class]
     mistakes = evaluation.images - round(evaluation.top1 * evaluation.images)
     body = [
-        page.header(report.title, evaluation, report.facts),
+        page.header(report),
         page.pictures(report.samples, mistakes),
         page.training(report.history, report.steps),
         page.classes(evaluation, names),

@@ -5,10 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 400, 236
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 40
+WIDTH, HEIGHT = 348, 214
+LEFT, RIGHT, TOP, BOTTOM = 52, 10, 12, 38
 MOST_POINTS = 300
 """Longer curves are averaged in bins: more points than pixels only make the file large."""
+MOST_WIDE = 12
+"""Classes up to which it takes the whole width."""
 MOST_LABELLED = 30
 """Classes up to which a confusion matrix shows names and counts."""
 
@@ -32,7 +34,7 @@ def percent(value: float) -> str:
 
 def plain(value: float) -> str:
     """A number with few digits."""
-    return f"{value:.1e}" if value and abs(value) < 1e-2 else f"{value:g}"
+    return f"{value:.1e}".replace("e-0", "e-") if value and abs(value) < 1e-4 else f"{value:.4g}"
 
 
 def line_chart(
@@ -144,8 +146,10 @@ def confusion_matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> s
         return ""
     head = "".join(f'<th scope="col"><span>{escape(name)}</span></th>' for name in names)
     rows = (_confusion_row(i, row, names) for i, row in enumerate(counts))
+    wide = " wide" if len(names) <= MOST_WIDE else ""
     return (
-        '<div class="scroll"><table class="confusion"><caption>rows: what it is; columns: what the model says</caption>'
+        f'<div class="scroll"><table class="confusion{wide}">'
+        "<caption>rows: what it is; columns: what the model says</caption>"
         f"<tr><td></td>{head}</tr>{''.join(rows)}</table></div>"
     )
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -14,17 +15,39 @@ SHORT_NAME = 3
 """Class names up to this length stand upright above a column."""
 
 
-def header(title: str, evaluation: Evaluation, facts: Mapping[str, str]) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a page shows; everything but the first two may be left out."""
+
+    title: str
+    evaluation: Evaluation
+    images: str = "images"
+    """What they are, to be read after their number."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Short figures beside the headline: model, parameters, time."""
+    history: Sequence[Mapping[str, Any]] = ()
+    """Rows per epoch, of :class:`mvitv2.train.loop.Outcome`."""
+    steps: Sequence[Mapping[str, Any]] = ()
+    """Lines of ``metrics.jsonl``."""
+    samples: Sequence[Sample] = ()
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    next_steps: Sequence[tuple[str, str]] = ()
+    """Sentences and commands."""
+
+
+def header(report: Report) -> str:
     """The figure that counts, how sure it is, and what it belongs to."""
-    low, high = evaluation.top1_interval
-    items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    evaluation, (low, high) = report.evaluation, report.evaluation.top1_interval
+    facts = report.facts.items()
+    items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
     number, right = f"{100 * evaluation.top1:.2f}", round(evaluation.top1 * evaluation.images)
     return f"""<header class="hero"><div>
-<h1>{escape(title)}</h1>
+<h1>{escape(report.title)}</h1>
 <p class="big">{number}<small>% right</small></p>
 <div class="span" title="95 % interval on a scale of 0 to 100 %"><b style="width:{100 * evaluation.top1:.2f}%"></b>
 <i style="left:{100 * low:.2f}%;right:{100 - 100 * high:.2f}%"></i></div>
-<div class="soft">{right} of {evaluation.images} images it had not seen; between {percent(low)} and {percent(high)}
+<div class="soft">{right} of {evaluation.images} {escape(report.images)}; between {percent(low)} and {percent(high)}
 with 95 % confidence</div>
 </div><dl class="facts">{items}</dl></header>"""
 
@@ -68,7 +91,7 @@ def classes(evaluation: Evaluation, names: Sequence[str]) -> str:
     if evaluation.confusion is not None:
         matrix = confusion_matrix(evaluation.confusion, names)
         if any(len(name) > SHORT_NAME for name in names):
-            matrix = matrix.replace('class="confusion"', 'class="confusion tall"')
+            matrix = matrix.replace('class="confusion', 'class="confusion tall')
         pairs = _pairs(confused_pairs(evaluation.confusion, names)) if not matrix else ""
     left = f'<div class="card"><h3>What is taken for what</h3>{matrix or pairs}</div>' if matrix or pairs else ""
     ranked = sorted(evaluation.per_class, key=lambda c: (c.recall is None, c.recall, c.name))
@@ -131,7 +154,7 @@ def pictures(samples: Sequence[Sample], mistakes: int) -> str:
 
 def _figure(sample: Sample) -> str:
     looked = f'<img src="{sample.attention}" alt="where the model looked">' if sample.attention else ""
-    truth = "" if sample.right else f'<span class="truth">is {escape(sample.truth)}</span>'
+    truth = "" if sample.right else f'<span class="truth">but it is {escape(sample.truth)}</span>'
     return (
         f'<figure class="sample {"yes" if sample.right else "no"}"><div class="pair">'
         f'<img src="{sample.picture}" alt="{escape(sample.truth)}">{looked}</div><figcaption>'

@@ -84,10 +84,10 @@ class Tally:
         sound = scores.isfinite().all(dim=1)
         confidence, guess = scores.max(dim=1)
         mine = scores.gather(1, labels[:, None])
-        rank = (scores > mine).sum(dim=1).where(sound, torch.tensor(self.num_classes))
+        behind = (scores > mine).sum(dim=1)
         hit = (guess == labels) & sound
         self.top1 += int(hit.sum())
-        self.top5 += int((rank < 5).sum())
+        self.top5 += int(((behind < 5) & sound).sum())
         self.not_numbers += int((~sound).sum())
         self.loss -= float(mine[sound, 0].clamp_min(1e-30).log().sum())
         self.seen += torch.bincount(labels, minlength=self.num_classes)

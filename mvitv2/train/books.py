@@ -1,5 +1,6 @@
 """What a run writes: checkpoints, the weights to use, and the plain files that say how it went."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -96,13 +97,14 @@ class Books:
         Raises:
             CheckpointError: It cannot be written, and is needed.
         """
-        tree = {
-            **self.state.tree(steps_per_epoch=self.per_epoch),
+        about = {
             "recipe": self.recipe.to_dict(),
             "data": dict(self.job.data),
             "config": self.job.model.config.to_dict(),
             "versions": checkpoint.versions(),
         }
+        # through JSON, so that nothing is in the file that reading with weights_only would refuse
+        tree = {**self.state.tree(steps_per_epoch=self.per_epoch), **json.loads(json.dumps(about))}
         try:
             checkpoint.save(self.folder, tree)
         except CheckpointError as error:
@@ -177,7 +179,7 @@ class Books:
         finite = all(bool(b.images.isfinite().all()) for b in batches)
         cause = "" if finite else " The images themselves hold values that are no numbers."
         return TrainingError(
-            f"{error} in step {found['step']} at a learning rate of {rate:.3g}.{cause} Batch and weights are in {path}, "
+            f"{error} in step {found['step']} at learning rate {rate:.3g}.{cause} Batch and weights are in {path}, "
             "the last checkpoint is older. Try a lower lr, a longer warm-up, clip_norm=1 or precision=bf16"
         )
 

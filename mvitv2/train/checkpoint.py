@@ -129,7 +129,7 @@ def versions() -> dict[str, str]:
     """What the numbers of a run depend on besides its recipe."""
     return {
         "mvitv2": __version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "numpy": np.__version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",

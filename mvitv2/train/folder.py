@@ -116,3 +116,26 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     path = folder / METRICS
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [json.loads(line) for line in lines if _step_of(line) != float("inf")]
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What the plain files of a run tell: ``recipe``, ``summary`` (once it has ended), ``history``, ``steps``."""
+    return {
+        "recipe": _read_json(folder / RECIPE),
+        "summary": _read_json(folder / SUMMARY),
+        "history": read_results(folder),
+        "steps": read_metrics(folder),
+    }
+
+
+def read_results(folder: Path) -> list[dict[str, float]]:
+    """The rows of ``results.csv`` as numbers, empty cells left out; none where there is no such file."""
+    path = folder / RESULTS
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -1,5 +1,6 @@
 """All that changes while a model is trained, in one place, to a tree of tensors and plain data and back."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,9 +67,7 @@ class TrainState:
             "measured": self.measured,
             "seconds": self.seconds,
             "sums": vars(self.sums).copy(),
-            "history": self.history,
-            "best": self.best,
-            "unreadable": self.unreadable,
+            **json.loads(json.dumps({"history": self.history, "best": self.best, "unreadable": self.unreadable})),
             "model": self.model.state_dict(),
             "average": None if self.average is None else self.average.model.state_dict(),
             "average_updates": 0 if self.average is None else self.average.updates,

@@ -74,10 +74,10 @@ def from_text(value: Any, hint: Any) -> Any:
 
     ``none``, ``true`` and ``false`` in any case; numbers; ``1,1,2`` for several. For a text field, the word itself.
     """
-    if not isinstance(value, str):
+    if not isinstance(value, str) or hint is str:
         return value
-    if hint is str:
-        return value
+    if str in typing.get_args(hint):
+        return None if value.strip().lower() in ("none", "null") else value
     word = value.strip()
     constants = {"none": None, "null": None, "true": True, "false": False}
     if word.lower() in constants:
