@@ -18,8 +18,11 @@ from mvitv2.core.layers import PoolTokens, norm_then_pool, pool_then_norm
 
 from . import cpp
 from .auto import auto, auto_pool, auto_whole
+from .inference import optimize_for_inference
 from .linear import Linear, pays
 from .sdpa import folded, masked
+
+__all__ = ["BACKENDS", "WHOLE", "Linear", "Whole", "backend", "optimize_for_inference", "pays", "use"]
 
 BACKENDS: dict[str, Attend] = {
     "auto": auto,

@@ -1,0 +1,78 @@
+"""A model optimised for inference gives the same outputs; the given one, and what is saved, stay as they were."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from mvitv2.kernels import optimize_for_inference
+from mvitv2.kernels.inference import PackedLinear
+from mvitv2.models import create_model
+
+CASES = {
+    "mvitv2_t": ({"img_size": 64}, (2, 3, 64, 64)),
+    "mvitv2_b_cls": ({"img_size": 32}, (1, 3, 32, 32)),
+    "mvitv2_s_16x4": ({"img_size": 32, "num_frames": 4}, (1, 3, 4, 32, 32)),
+    "rev_mvit_b": ({"img_size": 32}, (1, 3, 32, 32)),
+}
+
+
+def small(name: str) -> tuple[nn.Module, torch.Tensor]:
+    changes, shape = CASES[name]
+    return create_model(name, num_classes=7, backend="reference", **changes), torch.randn(*shape)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_outputs_are_the_same(name: str) -> None:
+    model, pixels = small(name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    fast = optimize_for_inference(model)
+    assert model.training and not fast.training
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(pixels), model.eval()(pixels), rtol=0, atol=1e-5)
+    assert list(fast.state_dict()) == list(before)
+    for key, value in fast.state_dict().items():
+        assert torch.equal(value, before[key]) and torch.equal(model.state_dict()[key], before[key])
+    assert all(type(m) is nn.Linear for m in model.modules() if isinstance(m, nn.Linear))
+
+
+def test_bfloat16_is_within_its_rounding() -> None:
+    model, pixels = small("mvitv2_t")
+    fast = optimize_for_inference(model, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        wanted, plain = model.eval()(pixels), copy.deepcopy(model).bfloat16()(pixels.bfloat16())
+        found = fast(pixels.bfloat16())
+    assert found.dtype == torch.bfloat16
+    assert (found - wanted).square().mean() <= 1.2 * (plain - wanted).square().mean() + 1e-6
+
+
+def test_a_packed_weight_follows_its_model() -> None:
+    model, pixels = small("mvitv2_t")
+    fast = optimize_for_inference(model)
+    with torch.no_grad():
+        wanted = fast(pixels)
+        for twin in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+            torch.testing.assert_close(twin(pixels), wanted, rtol=0, atol=0)
+        doubled = copy.deepcopy(fast).double()(pixels.double())
+        torch.testing.assert_close(doubled.float(), wanted, rtol=1e-4, atol=1e-5)
+        other, _ = small("mvitv2_t")
+        fast.load_state_dict(other.state_dict())
+        torch.testing.assert_close(fast(pixels), other.eval()(pixels), rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_inputs_still_flow() -> None:
+    model, pixels = small("mvitv2_t")
+    fast = optimize_for_inference(model)
+    inputs = pixels.requires_grad_()
+    (ours,) = torch.autograd.grad(fast(inputs).sum(), inputs)
+    (theirs,) = torch.autograd.grad(model.eval()(inputs).sum(), inputs)
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_packed_layers_say_so() -> None:
+    model, _ = small("mvitv2_t")
+    fast = optimize_for_inference(model)
+    assert {type(m) for m in fast.modules() if isinstance(m, nn.Linear)} == {PackedLinear}
+    assert "activation=gelu" in repr(fast)
