@@ -3,13 +3,14 @@
 Nothing else in the package computes a size. A config is frozen, checked when it is made, and plain enough for JSON.
 """
 
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Literal, TypeVar
 
 from .checks import problems_of
 from .grid import Grid, pooled
 
 AXES = {2: "hw", 3: "thw"}
+Record = TypeVar("Record", "BlockConfig", "Reversible", "MViTConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,16 +195,26 @@ class MViTConfig:
         """Undo :meth:`to_dict`, also after a trip through JSON.
 
         Raises:
-            ValueError: Unknown fields (all are named), or values that make no model.
+            ValueError: Unknown or missing fields (all are named), or values that make no model.
         """
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
-        if unknown:
-            raise ValueError(f"{unknown} are no fields of MViTConfig; was this file written by a newer version?")
-        values = {name: _tuples(value) for name, value in values.items()}
-        values["blocks"] = tuple(BlockConfig(**{k: _tuples(v) for k, v in b.items()}) for b in values["blocks"])
+        values = dict(values)
+        if isinstance(values.get("blocks"), (list, tuple)):
+            values["blocks"] = tuple(_record(BlockConfig, block) for block in values["blocks"])
         if values.get("reversible") is not None:
-            values["reversible"] = Reversible(**{k: _tuples(v) for k, v in values["reversible"].items()})
-        return cls(**values)
+            values["reversible"] = _record(Reversible, values["reversible"])
+        return _record(cls, values)
+
+
+def _record(kind: type[Record], values: dict[str, Any]) -> Record:
+    """A dataclass from plain JSON values, lists taken for tuples."""
+    known = fields(kind)
+    unknown = sorted(set(values) - {f.name for f in known})
+    missing = [f.name for f in known if f.default is MISSING and f.name not in values]
+    if unknown or missing:
+        wrong = [f"{unknown} are no fields of {kind.__name__}"] if unknown else []
+        wrong += [f"{missing} of {kind.__name__} are missing"] if missing else []
+        raise ValueError(f"{' and '.join(wrong)}; was this file written by another version?")
+    return kind(**{name: _tuples(value) for name, value in values.items()})
 
 
 def _tuples(value: Any) -> Any:
