@@ -1,7 +1,7 @@
-"""A model made ready for inference on a CPU: weights in the layout that oneDNN multiplies with, GELU in the same pass."""
+"""A model made ready for inference on a CPU: weights in the layout oneDNN multiplies with, GELU in the same pass."""
 
 import copy
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -32,10 +32,11 @@ def optimize_for_inference(model: Model, *, dtype: torch.dtype | None = None) ->
     for module in twin.modules():
         if type(module) in (nn.Linear, Linear):
             module.__class__ = PackedLinear
-            module.unpacked()
+            cast(PackedLinear, module).unpacked()
     for module in twin.modules():
         if isinstance(module, MLP) and type(module.act) is nn.GELU and module.act.approximate == "none":
-            module.fc1.activation, module.act = "gelu", nn.Identity()
+            cast(PackedLinear, module.fc1).activation = "gelu"
+            module.add_module("act", nn.Identity())
     return twin
 
 
