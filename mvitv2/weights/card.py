@@ -47,8 +47,8 @@ def card_of(opened: Opened, source: Source, target: MViTConfig, notes: list[str]
 
 def resized(preprocessing: Preprocessing, source: MViTConfig, target: MViTConfig) -> Preprocessing:
     """The preprocessing for a model of another size, other frames, or gray pictures."""
-    frames, size = target.input_size[:-2], target.input_size[-2:]
-    if preprocessing.size is not None and source.input_size[-2:] != size:
+    frames, size = target.input_size[:-2], pixels(target)
+    if preprocessing.size is not None and pixels(source) != size:
         preprocessing = preprocessing.at(size)
     if preprocessing.num_frames is not None and not frames:
         preprocessing = replace(preprocessing, num_frames=None, sampling_rate=None, fps=None)
@@ -60,9 +60,15 @@ def resized(preprocessing: Preprocessing, source: MViTConfig, target: MViTConfig
     return preprocessing
 
 
+def pixels(config: MViTConfig) -> tuple[int, int]:
+    """Height and width of the input."""
+    height, width = config.input_size[-2:]
+    return height, width
+
+
 def preprocessing_of(opened: Opened) -> Preprocessing:
     """How pixels were prepared in training: from the file's own settings, or as its codebase does."""
-    config, size = opened.config, opened.config.input_size[-2:]
+    config, size = opened.config, pixels(opened.config)
     if opened.settings:
         return _of_settings(opened.settings, config)
     if config.rank == len("thw"):

@@ -137,7 +137,9 @@ def load_into(
     return model
 
 
-def transferred(model: nn.Module, opened: Opened, how: Adaptation, *, ignore: Sequence[str] = ()) -> list[str]:
+def transferred(
+    model: MViT | PyramidBackbone, opened: Opened, how: Adaptation, *, ignore: Sequence[str] = ()
+) -> list[str]:
     """Carry a checkpoint's weights into a model.
 
     Returns:
@@ -146,18 +148,18 @@ def transferred(model: nn.Module, opened: Opened, how: Adaptation, *, ignore: Se
     Raises:
         DialectError: Tensors that match nothing, are missing or mis-shaped; all are named.
     """
-    pyramid = isinstance(model, PyramidBackbone)
-    backbone = model.bottom_up if pyramid else model
+    backbone = model.bottom_up if isinstance(model, PyramidBackbone) else model
     _same_blocks(opened.config, backbone.config)
     state, notes = adapted(opened.backbone, opened.config, backbone.config, how)
+    notes += _conventions(opened.config, backbone.config)
     notes += _classifier(state, opened.config, backbone)
     notes += _norms(state, backbone)
-    if pyramid:
+    if model is not backbone:
         rest = {n: v for n, v in opened.state.items() if not n.startswith("bottom_up.")}
         state = {**{f"bottom_up.{n}": v for n, v in state.items()}, **rest}
     notes += _ignored(state, model, ignore)
     filled(model, state, what=f"this {opened.dialect.name} checkpoint")
-    if opened.has_pyramid and not pyramid:
+    if opened.has_pyramid and model is backbone:
         notes.append(f"left out the feature pyramid, {len(opened.state) - len(opened.backbone)} tensors")
     if opened.left_out:
         notes.append(f"left out {len(opened.left_out)} tensors that are not the backbone's, first {opened.left_out[0]}")
@@ -175,17 +177,6 @@ def _same_blocks(source: MViTConfig, target: MViTConfig) -> None:
             f"the file is of {variant_of(source) or 'a model'} with {len(have)} blocks and widths "
             f"{sorted({d for d, _ in have})}, the model is {variant_of(target) or 'one'} with {len(want)} blocks and "
             f"widths {sorted({d for d, _ in want})}"
-        )
-
-
-def _check_blocks(source: MViTConfig, target: MViTConfig) -> None:
-    """Say in one sentence that these are two architectures, before every tensor says so."""
-    widths = [(len(c.blocks), [c.blocks[0].dim_in, *(b.dim_out for b in c.blocks)]) for c in (source, target)]
-    if widths[0] != widths[1] and (source.reversible is None) == (target.reversible is None):
-        (there, dims), (here, wanted) = widths
-        raise DialectError(
-            f"the weights are of {there} blocks, {dims[0]} to {dims[-1]} channels wide, "
-            f"the model has {here} blocks, {wanted[0]} to {wanted[-1]} wide; load_model builds the model of a file"
         )
 
 

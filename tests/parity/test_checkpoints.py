@@ -198,11 +198,11 @@ def test_unseen_values_with_the_configuration(name: str) -> None:
 
 def test_what_everybody_writes_is_described(tmp_path: Path) -> None:
     """Conventions, classes and preprocessing travel in every container that has room for them."""
-    model = mvitv2.load_model(ROOT / "official" / "checkpoint_epoch_00005.pyth", num_classes=2)
+    model = backbone(mvitv2.load_model(ROOT / "official" / "checkpoint_epoch_00005.pyth", num_classes=2))
     model.card["classes"] = ["cat", "dog"]
     for dialect in ("official", "slowfast", "timm", "mmpretrain"):
         path = mvitv2.save_weights(model, tmp_path / dialect, dialect=dialect)
-        again = mvitv2.load_model(path)
+        again = backbone(mvitv2.load_model(path))
         assert again.config == model.config
         assert again.card["classes"] == ["cat", "dog"]
         assert again.card["preprocessing"] == model.card["preprocessing"]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import mvitv2
 from mvitv2.core.config import MViTConfig
+from mvitv2.models import backbone
 from mvitv2.weights import files
 from mvitv2.weights.peers.timm import timm_config
 from mvitv2.weights.peers.torchvision import torchvision_config
@@ -27,7 +28,7 @@ from timm.models.mvitv2 import MultiScaleVit, MultiScaleVitCfg  # noqa: E402
 from torchvision.models.video import mvit as torchvision_mvit  # noqa: E402
 
 SEEDS = range(8)
-CLOSE = {"rtol": 1e-9, "atol": 1e-9}
+CLOSE: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-9}
 """The same operations in another order, in float64."""
 
 
@@ -38,7 +39,7 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def drawn(model: nn.Module) -> nn.Module:
+def drawn(model: Any) -> Any:
     """Random weights large enough that every tensor matters, in eval mode."""
     with torch.no_grad():
         for name, value in model.named_parameters():
@@ -94,7 +95,7 @@ TOLD: dict[str, Any] = {
 """What names and shapes cannot say, as every published model has it."""
 
 
-def timm_model(cfg: dict[str, Any], **kwargs: Any) -> nn.Module:
+def timm_model(cfg: dict[str, Any], **kwargs: Any) -> Any:
     return drawn(MultiScaleVit(MultiScaleVitCfg(**cfg), **kwargs))
 
 
@@ -102,7 +103,7 @@ def as_config(cfg: dict[str, Any], **kwargs: Any) -> MViTConfig:
     return timm_config(asdict(MultiScaleVitCfg(**cfg)), kwargs)
 
 
-def same_images(ours: nn.Module, theirs: nn.Module, size: int, channels: int = 3) -> None:
+def same_images(ours: Any, theirs: Any, size: int, channels: int = 3) -> None:
     pixels = torch.randn(2, channels, size, size)
     with torch.no_grad():
         torch.testing.assert_close(ours(pixels), theirs(pixels), **CLOSE)
@@ -117,7 +118,11 @@ def test_any_configuration_of_timm(seed: int, tmp_path: Path) -> None:
     choose = random.Random(seed)
     torch.manual_seed(seed)
     cfg = image_size(choose)
-    kwargs = {"img_size": 64, "in_chans": choose.choice((1, 3, 4)), "num_classes": choose.choice((0, 7))}
+    kwargs: dict[str, Any] = {
+        "img_size": 64,
+        "in_chans": choose.choice((1, 3, 4)),
+        "num_classes": choose.choice((0, 7)),
+    }
     if cfg["use_cls_token"] and choose.random() < 0.5:
         kwargs["global_pool"] = "avg"
     theirs = timm_model(cfg, **kwargs)
@@ -185,7 +190,7 @@ def clip_settings(choose: random.Random, *, rel_pos: bool, told: bool) -> dict[s
     }
 
 
-def torchvision_model(settings: dict[str, Any]) -> nn.Module:
+def torchvision_model(settings: dict[str, Any]) -> Any:
     blocks = [torchvision_mvit.MSBlockConfig(**{k: _lists(v) for k, v in b.items()}) for b in settings["block_setting"]]
     return drawn(torchvision_mvit.MViT(**{**settings, "block_setting": blocks}))
 
@@ -194,7 +199,7 @@ def _lists(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def same_clips(ours: nn.Module, theirs: nn.Module, size: tuple[int, ...]) -> None:
+def same_clips(ours: Any, theirs: Any, size: tuple[int, ...]) -> None:
     clips = torch.randn(2, 3, *size)
     with torch.no_grad():
         torch.testing.assert_close(ours(clips), theirs(clips), **CLOSE)
@@ -229,15 +234,15 @@ def test_a_named_model_in_timm(tmp_path: Path) -> None:
     path = mvitv2.save_weights(ours, tmp_path / "model.safetensors", dialect="timm")
     theirs = timm.create_model("mvitv2_tiny", checkpoint_path=str(path), img_size=64, num_classes=11).eval()
     same_images(ours, theirs, 64)
-    back = mvitv2.load_model(path)
+    back = backbone(mvitv2.load_model(path))
     assert back.card["provenance"]["variant"] == "mvitv2_t"
 
 
 def test_features_are_timms() -> None:
     theirs = drawn(timm.create_model("mvitv2_tiny", features_only=True, img_size=64))
     ours = mvitv2.create_model("mvitv2_tiny", features_only=True, img_size=64)
-    loaded = mvitv2.load_model(theirs.state_dict())
-    ours.model.load_state_dict(loaded.state_dict())
+    loaded = backbone(mvitv2.load_model(theirs.state_dict()))
+    backbone(ours).load_state_dict(loaded.state_dict())
     pixels = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         expected = theirs(pixels)
@@ -247,7 +252,7 @@ def test_features_are_timms() -> None:
     assert ours.feature_info.reduction() == theirs.feature_info.reduction()
 
 
-def shrunk(model: nn.Module, grid: tuple[int, int, int]) -> nn.Module:
+def shrunk(model: Any, grid: tuple[int, int, int]) -> nn.Module:
     """torchvision's model at another size: it looks up the grid of tokens where its positions are kept."""
     model.pos_encoding.temporal_size, *space = grid
     model.pos_encoding.spatial_size = tuple(space)
@@ -256,7 +261,7 @@ def shrunk(model: nn.Module, grid: tuple[int, int, int]) -> nn.Module:
 
 def test_a_named_model_of_torchvision(tmp_path: Path) -> None:
     theirs = drawn(torchvision_mvit.mvit_v2_s())
-    ours = mvitv2.load_model(theirs.state_dict())
+    ours = backbone(mvitv2.load_model(theirs.state_dict()))
     assert ours.card["provenance"]["variant"] == "mvitv2_s_16x4"
     clip = torch.randn(1, 3, 8, 64, 64)
     with torch.no_grad():

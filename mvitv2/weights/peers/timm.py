@@ -18,7 +18,7 @@ def timm_config(cfg: Mapping[str, Any], kwargs: Mapping[str, Any]) -> MViTConfig
     """
     cls = cfg.get("use_cls_token", False)
     size, features = kwargs.get("img_size") or 224, kwargs.get("features_only", False)
-    readouts = {"token": "class_token", "avg": "norm_mean", "": "tokens"}
+    readouts: dict[str, Any] = {"token": "class_token", "avg": "norm_mean", "": "tokens"}
     return MViTConfig(
         blocks=timm_blocks(cfg),
         input_size=tuple(size) if isinstance(size, Sequence) else (size, size),

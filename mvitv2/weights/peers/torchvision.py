@@ -25,7 +25,7 @@ def torchvision_config(name: str | None, kwargs: Mapping[str, Any]) -> MViTConfi
         kwargs = {**_builder(**TORCHVISION_BUILDERS[name]), **kwargs}
     rel_pos, in_attention = kwargs.get("rel_pos_embed", False), kwargs.get("proj_after_attn", False)
     residual = ("all" if kwargs.get("residual_with_cls_embed") else "grid") if kwargs.get("residual_pool") else "none"
-    patch = {
+    patch: dict[str, Any] = {
         field: tuple(kwargs.get(theirs, VIDEO_PATCH[field]))
         for field, theirs in (
             ("patch_kernel", "patch_embed_kernel"),
