@@ -106,4 +106,4 @@ def _all_digits() -> tuple[np.ndarray, np.ndarray]:
             f"the handwritten digits come with scikit-learn, which is missing ({error}): pip install 'mvitv2[train]'"
         ) from error
     shades, labels = load_digits(return_X_y=True)
-    return shades.reshape(-1, 8, 8), labels.astype(np.int64)
+    return shades.reshape(-1, 8, 8), np.asarray(labels, np.int64)

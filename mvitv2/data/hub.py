@@ -21,6 +21,9 @@ IMAGE_COLUMNS = ("image", "img", "picture", "pixel_values", "jpg", "png", "webp"
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "cls", "category")
 """Columns by the names people give them; of several, the first here."""
 
+ALONE = "all"
+"""What the split of a table is called that was saved alone."""
+
 _SAVED = ("dataset_dict.json", "state.json")
 _NAME = re.compile(r"(?P<name>[^:@#]+)(?:@(?P<revision>[^:#]+))?(?::(?P<config>[^#]+))?")
 
@@ -132,7 +135,7 @@ def hub_splits(name: str) -> dict[str, Any]:
     except (OSError, ValueError, RuntimeError, KeyError, library.exceptions.DatasetsError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(f"hf:{name}: cannot be loaded by the datasets library ({reason})") from error
-    return dict(found) if isinstance(found, dict) else {str(found.split or "train"): found}
+    return dict(found) if isinstance(found, dict) else {ALONE: found}
 
 
 def _from_hub(library: ModuleType, name: str) -> Any:

@@ -142,8 +142,9 @@ def forms_of(spec: Spec) -> dict[str, Form]:
     if len(parts) == 1:
         return _forms(parts[0])
     roles = [_role(part) for part in parts]
-    if None in roles or len(set(roles)) < len(roles):
-        roles = list(SPLITS)[: len(parts)]
+    usual = list(SPLITS)[: len(parts)]
+    if sorted(map(str, roles)) != sorted(usual):  # their names do not say it, their order does
+        roles = usual
     if len(parts) > len(roles):
         raise DataError(f"{len(parts)} parts are given; expected training, validation and maybe test data")
     return forms_of(dict(zip([str(role) for role in roles], parts, strict=True)))

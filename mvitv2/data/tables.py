@@ -142,17 +142,23 @@ def _table_records(file: Path, text: str) -> tuple[list[str], list[Record]]:
         records = [(n, line.strip().rsplit(None, 1)) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
     else:
         records = list(_delimited(file, text, delimiter))
-    header = [cell.casefold() for cell in records[0][1]] if records else []
-    is_header = bool(set(header) & set(FILE_COLUMNS)) or bool(
-        set(header) & {*LABEL_COLUMNS, *SPLIT_COLUMNS} and not any(_is_image(cell) for cell in header)
-    )
-    return (records[0][1], records[1:]) if is_header else ([], records)
+    return (records[0][1], records[1:]) if _is_header([cells for _, cells in records[:2]]) else ([], records)
+
+
+def _is_header(rows: list[list[str]]) -> bool:
+    """Whether the first of two rows names columns: by a known name, or by having no picture where the next has one."""
+    if not rows or any(map(_is_image, rows[0])):
+        return False
+    names = {cell.casefold() for cell in rows[0]}
+    return bool(names & {*FILE_COLUMNS, *LABEL_COLUMNS, *SPLIT_COLUMNS}) or any(map(_is_image, rows[-1]))
 
 
 def _delimiter(suffix: str, first: str) -> str | None:
     """What parts the columns; ``None``: the last space of a line, as in SlowFast's and Caffe's lists."""
-    order = "\t" if suffix in (".txt", ".lst", ".tsv") else ",;\t"
-    return next((mark for mark in order if mark in first), None)
+    if suffix in (".csv", ".tsv") or "\t" in first:
+        return next((mark for mark in ("\t,;" if suffix == ".tsv" else ",;\t") if mark in first), None)
+    after_name = re.search(r"\.(\w+)[\"']?\s*([,;])", first)
+    return after_name[2] if after_name and f".{after_name[1].lower()}" in IMAGE_SUFFIXES else None
 
 
 def _delimited(file: Path, text: str, delimiter: str) -> Iterator[Record]:

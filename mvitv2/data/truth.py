@@ -6,7 +6,7 @@ the development kit's ground truth, whose numbers are an order of their own that
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,8 @@ NAME_FILES = (
     "LOC_synset_mapping.txt", "synset_words.txt", "imagenet_class_index.json", "imagenet1k_classes.tsv", "words.txt",
 )  # fmt: skip
 """Files that give WordNet ids their names."""
-_PLACES = (
-    ".", "..", "../..", "../../..", "devkit/data", "../devkit/data", "ILSVRC2012_devkit_t12/data",
-    "../ILSVRC2012_devkit_t12/data",
-)  # fmt: skip
+_KITS = ("devkit/data", "ILSVRC2012_devkit_t12/data")
+"""Where the development kit lies beside the splits."""
 _PATTERNS = (
     "{split}.txt", "{split}_labels.txt", "{split}_annotations.txt", "LOC_{split}_solution.csv", "*_synset_labels.txt",
     "*_ground_truth.txt", "ground_truth.txt",
@@ -34,7 +32,8 @@ _PATTERNS = (
 
 def truth_for(folder: Path, split: str) -> Path | None:
     """The file that says what the pictures directly in ``folder`` are, in it or near it."""
-    spots = [folder / place for place in _PLACES[:4]] + [folder.parent / place for place in _PLACES[4:]]
+    above = _above(folder)
+    spots = [*above, *(spot / kit for spot in above for kit in _KITS)]
     found = (
         path
         for spot in spots
@@ -42,15 +41,20 @@ def truth_for(folder: Path, split: str) -> Path | None:
         for pattern in _PATTERNS
         for path in sorted(spot.glob(pattern.format(split=split)))
     )
-    return next((path.resolve() for path in found if path.is_file()), None)
+    return next((path for path in found if path.is_file()), None)
 
 
 def names_near(folder: Path, classes: Sequence[str]) -> Path | None:
     """The file that gives WordNet ids their names, in ``folder`` or above it; ``None`` for classes of other names."""
     if not all(WNID.fullmatch(name) for name in classes):
         return None
-    spots = (folder, folder.parent, folder.parent.parent, folder.parent.parent.parent)
-    return next((spot / name for spot in spots for name in NAME_FILES if (spot / name).is_file()), None)
+    return next((spot / name for spot in _above(folder) for name in NAME_FILES if (spot / name).is_file()), None)
+
+
+def _above(folder: Path) -> list[Path]:
+    """A folder and the one it is in; in Kaggle's archive all up to its root."""
+    folder = folder.absolute()
+    return [folder, *folder.parents][: 5 if folder.parent.name == "CLS-LOC" else 2]
 
 
 def open_flat(
@@ -136,7 +140,7 @@ def _devkit_ids(truth: Path) -> dict[int, str]:
     Raises:
         DataError: ``meta.mat`` is not there, or is something else.
     """
-    spots = _spots(truth.parent)
+    spots = [truth.parent, *(spot / kit for spot in (truth.parent, truth.parent.parent) for kit in ("data", *_KITS))]
     meta = next((spot / "meta.mat" for spot in spots if (spot / "meta.mat").is_file()), None)
     if meta is None:
         raise DataError(
@@ -150,10 +154,3 @@ def _devkit_ids(truth: Path) -> dict[int, str]:
     except (ValueError, KeyError, TypeError, IndexError, OSError, reader.matlab.MatReadError) as error:
         raise DataError(f"{meta}: is not the development kit's table of classes ({error})") from error
     return dict(leaves)
-
-
-def _spots(folder: Path) -> Iterator[Path]:
-    """Where the development kit's table may lie."""
-    yield folder
-    yield folder / "data"
-    yield from (folder / place for place in _PLACES[4:])
