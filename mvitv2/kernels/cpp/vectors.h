@@ -65,11 +65,14 @@ void narrow(const float* from, T* to, int64_t n) {
 template <typename T>
 void transpose(const T* from, int64_t stride, int64_t rows, int64_t columns, float* to, int64_t to_stride) {
   constexpr int64_t block = 16;
-  for (int64_t r0 = 0; r0 < rows; r0 += block)
-    for (int64_t c0 = 0; c0 < columns; c0 += block)
-      for (int64_t c = c0; c < std::min(columns, c0 + block); c++)
-        for (int64_t r = r0; r < std::min(rows, r0 + block); r++)
-          to[c * to_stride + r] = static_cast<float>(from[r * stride + c]);
+  const int64_t width = padded(columns);
+  Floats wide(block * width);
+  for (int64_t r0 = 0; r0 < rows; r0 += block) {
+    const int64_t some = std::min(block, rows - r0);
+    for (int64_t r = 0; r < some; r++) widen(from + (r0 + r) * stride, &wide[r * width], columns);
+    at::vec::transpose_mxn<float>(
+        wide.data(), width, to + r0, to_stride, static_cast<int>(some), static_cast<int>(columns));
+  }
   for (int64_t c = 0; c < columns; c++) std::fill(to + c * to_stride + rows, to + (c + 1) * to_stride, 0.0f);
 }
 
