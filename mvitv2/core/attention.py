@@ -49,6 +49,7 @@ class MultiScaleAttention(nn.Module):
 
     def pooled_dim(self, config: MViTConfig) -> int:
         """Channels the poolings see: those of a head, which all heads share."""
+        self.folds = self.spec.num_heads
         return self.spec.head_dim
 
     def build_tables(self, config: MViTConfig) -> None:

@@ -20,9 +20,12 @@ class FeatureInfo:
     def of(cls, config: MViTConfig) -> "FeatureInfo":
         """All stages of a model; reduction is pixels per token along height."""
         reduction, records = config.patch_stride[-2], {}
+        module = "blocks" if config.reversible is None else "rev_backbone.layers"
+        streams = config.num_features // config.blocks[-1].dim_out
         for index, block in enumerate(config.blocks):
             reduction *= block.q_stride[-2]
-            records[block.stage] = {"num_chs": block.dim_out, "reduction": reduction, "module": f"blocks.{index}"}
+            channels = streams * block.dim_out
+            records[block.stage] = {"num_chs": channels, "reduction": reduction, "module": f"{module}.{index}"}
         return cls(tuple(records.values()), tuple(range(len(records))))
 
     def channels(self) -> list[int]:

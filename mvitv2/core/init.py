@@ -36,11 +36,10 @@ def init_weights(module: nn.Module, config: MViTConfig) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             _draw(layer.weight)
-            if layer.bias is not None:
-                nn.init.constant_(layer.bias, LINEAR_BIAS[config.init])
+            _fill(layer.bias, LINEAR_BIAS[config.init])
         elif isinstance(layer, nn.LayerNorm):
             nn.init.ones_(layer.weight)
-            nn.init.constant_(layer.bias, LINEAR_BIAS[config.init])
+            _fill(layer.bias, LINEAR_BIAS[config.init])
         elif isinstance(layer, (nn.Conv2d, nn.Conv3d)) and config.init == "video":
             _draw(layer.weight)
     for name, parameter in module.named_parameters():
@@ -66,6 +65,11 @@ def _scale_head(head: nn.Module, scale: float) -> None:
         with torch.no_grad():
             projection.weight.mul_(scale)
             projection.bias.mul_(scale)
+
+
+def _fill(parameter: Tensor | None, value: float) -> None:
+    if parameter is not None:
+        nn.init.constant_(parameter, value)
 
 
 def _draw(parameter: Tensor) -> None:

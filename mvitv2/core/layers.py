@@ -59,9 +59,9 @@ def scaled(x: Tensor, gamma: Tensor | None) -> Tensor:
 class TokenBatchNorm(nn.BatchNorm1d):
     """Batch norm over tokens ``(B, L, C)``; its parameters lie in state dicts as those of any batch norm."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """``(B, L, C) -> (B, L, C)``."""
-        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+        return super().forward(input.transpose(1, 2)).transpose(1, 2)
 
 
 def token_norm(config: MViTConfig, dim: int) -> nn.Module:

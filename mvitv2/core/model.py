@@ -99,10 +99,11 @@ class MViT(nn.Module):
         """Tokens ``(B, L, C')`` and grid as they leave each stage, finest first; normed where a level has a norm."""
         x, grid = self.embed(pixels)
         levels: list[Tokens] = []
-        for block, following in zip(self.blocks, (*self.config.blocks[1:], None), strict=True):
+        specs = self.config.blocks
+        for block, spec, following in zip(self.blocks, specs, (*specs[1:], None), strict=True):
             x, grid = self.run(block, x, grid)
-            if following is None or following.stage != block.spec.stage:
-                level = self.output_norm(block.spec.stage, x)
+            if following is None or following.stage != spec.stage:
+                level = self.output_norm(spec.stage, x)
                 x = level if self.config.feed_output_norms else x
                 levels.append((level, grid))
         return levels
@@ -125,7 +126,7 @@ class MViT(nn.Module):
         table = separable_positions(self.pos_embed_spatial, self.pos_embed_temporal, made_for, grid)
         return torch.cat((self.pos_embed_class, table), dim=1) if prefix else table
 
-    def run(self, block: nn.Module, x: Tensor, grid: Grid) -> Tokens:
+    def run(self, block: nn.Module, x: Tensor | tuple[Tensor, Tensor], grid: Grid) -> Tokens:
         """One block; in training its activations may be computed again in the backward pass instead of kept."""
         if self.grad_checkpointing and self.training:
             return checkpoint(block, x, grid, use_reentrant=False)
@@ -193,10 +194,10 @@ class MViT(nn.Module):
             raise ValueError(f"global_pool={global_pool!r} is none of {', '.join(map(repr, names))}")
         readout = self.config.readout if global_pool is None else names[global_pool]
         self.config = replace(self.config, num_classes=num_classes, readout=readout)
-        like = self.patch_embed.proj.weight
+        like = next(self.patch_embed.parameters())
         self.build_head()
         init_weights(self.head, self.config)
-        self.head.to(device=like.device, dtype=like.dtype)
+        self.head.to(device=like.device, dtype=like.dtype).train(self.training)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory in training: keep no activations inside blocks."""
@@ -208,13 +209,15 @@ class MViT(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's description of depth groups: the stem, every block (or, if ``coarse``, every stage), the norm."""
-        stem = r"^(cls_token|pos_embed|patch_embed|norm_stem)"
-        if not coarse:
-            return {"stem": stem, "blocks": [(r"^blocks\.(\d+)", None), (r"^(norm|output_norms)", (99999,))]}
-        stages = [block.stage for block in self.config.blocks]
-        members = {s: "|".join(str(i) for i, b in enumerate(stages) if b == s) for s in dict.fromkeys(stages)}
-        groups = [(rf"^blocks\.({numbers})\.", (stage,)) for stage, numbers in members.items()]
-        return {"stem": stem, "blocks": [*groups, (r"^(norm|output_norms)", (99999,))]}
+        stem, norms = r"^(?:cls_token|pos_embed|patch_embed|norm_stem)", r"^(?:norm|output_norms)\."
+        block = r"^(?:blocks|rev_backbone\.layers)"
+        # to timm a captured group is a number that sorts the parameters; anything else is not captured
+        numbered: list[tuple[str, tuple[int] | None]] = [(rf"{block}\.(\d+)\.", None)]
+        if coarse:
+            stages = [spec.stage for spec in self.config.blocks]
+            members = {s: "|".join(str(i) for i, b in enumerate(stages) if b == s) for s in dict.fromkeys(stages)}
+            numbered = [(rf"{block}\.(?:{numbers})\.", (stage,)) for stage, numbers in members.items()]
+        return {"stem": stem, "blocks": [*numbered, (norms, (99999,))]}
 
 
 class PatchEmbed(nn.Module):
@@ -252,6 +255,9 @@ class PatchEmbed(nn.Module):
 class MultiScaleBlock(nn.Module):
     """Pooling attention, then an MLP; the shortcuts follow every change of grid and of channels."""
 
+    gamma_1: nn.Parameter | None
+    gamma_2: nn.Parameter | None
+
     def __init__(self, config: MViTConfig, spec: BlockSpec, attend: Attend):
         super().__init__()
         self.spec = spec
@@ -261,7 +267,8 @@ class MultiScaleBlock(nn.Module):
         hidden = int(spec.dim_attn * config.mlp_ratio)
         self.mlp = MLP(spec.dim_attn, hidden, spec.dim_out, bias=config.linear_bias, dropout=config.dropout)
         self.drop_path = DropPath(spec.drop_path)
-        self.proj = nn.Linear(spec.dim_in, spec.dim_out, config.linear_bias) if spec.dim_in != spec.dim_out else None
+        widens = spec.dim_in != spec.dim_out
+        self.proj = nn.Linear(spec.dim_in, spec.dim_out, config.linear_bias) if widens else nn.Identity()
         self.pool_skip = skip_pool(spec.q_stride)
         self.register_parameter("gamma_1", branch_scale(config.layer_scale, spec.dim_attn))
         self.register_parameter("gamma_2", branch_scale(config.layer_scale, spec.dim_out))

@@ -90,14 +90,14 @@ class NormedConv(nn.Conv2d):
         super().__init__(dim_in, dim_out, kernel, padding=kernel // 2, bias=not norm)
         self.norm = ChannelNorm(dim_out, eps=1e-6) if norm else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """``(B, dim_in, H, W) -> (B, dim_out, H, W)``."""
-        return self.norm(super().forward(x))
+        return self.norm(super().forward(input))
 
 
 class ChannelNorm(nn.LayerNorm):
     """Layer norm over the channels of a map (detectron2's ``LN``)."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """``(B, C, H, W) -> (B, C, H, W)``."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

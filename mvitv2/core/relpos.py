@@ -17,12 +17,13 @@ from .grid import Grid
 
 def table_rows(q_size: int, k_size: int) -> int:
     """Number of distinct displacements along an axis that queries and keys sample at different steps."""
-    return 2 * torch.sym_max(q_size, k_size) - 1
+    return 2 * torch.sym_max(q_size, k_size) - 1  # pyright: ignore[reportReturnType], symbolic sizes count as int
 
 
 def steps(q_size: int, k_size: int) -> tuple[float, float]:
     """Distance of neighbouring queries and of neighbouring keys, in positions of the finer of the two."""
-    return torch.sym_max(k_size / q_size, 1.0), torch.sym_max(q_size / k_size, 1.0)
+    q_step, k_step = torch.sym_max(k_size / q_size, 1.0), torch.sym_max(q_size / k_size, 1.0)
+    return q_step, k_step  # pyright: ignore[reportReturnType], symbolic ratios count as float
 
 
 def displacement(q_size: int, k_size: int, *, order: str = "authors", device: torch.device | None = None) -> Tensor:

@@ -1,11 +1,14 @@
 """Backward through reversible blocks without stored activations: recompute inputs from outputs, block by block."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import get_device_states, set_device_states
 
 from .grid import Grid
 
@@ -23,21 +26,28 @@ class Coupling(Protocol):
 
 @dataclass
 class RandomState:
-    """Random numbers of one device, to draw the same stochastic depth twice."""
+    """Where the random numbers of the host and of a device stand, to draw the same stochastic depth twice."""
 
-    cpu: Tensor
-    device: Tensor | None
+    host: Tensor
+    device: tuple[list[int], list[Tensor]]
 
     @classmethod
     def now(cls, like: Tensor) -> "RandomState":
         """The state before a branch runs."""
-        return cls(torch.get_rng_state(), torch.cuda.get_rng_state(like.device) if like.is_cuda else None)
+        return cls(torch.get_rng_state(), get_device_states(like))
 
     def restore(self, like: Tensor) -> None:
         """Rewind."""
-        torch.set_rng_state(self.cpu)
-        if self.device is not None:
-            torch.cuda.set_rng_state(self.device, like.device)
+        torch.set_rng_state(self.host)
+        set_device_states(*self.device, device_type=like.device.type)
+
+
+def autocast_of(device: str) -> Callable[[], AbstractContextManager[Any, Any]]:
+    """Makes the automatic precision again that is on now, for what is computed later."""
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext
+    dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+    return partial(torch.autocast, device, dtype, enabled)
 
 
 def reversible_segment(blocks: Sequence[Coupling], streams: Streams, grid: Grid, *, keep: bool) -> Streams:
@@ -66,8 +76,7 @@ class ReverseSegment(torch.autograd.Function):
     ) -> Streams:
         """Outputs of the last block; per branch the random state it started from is kept."""
         ctx.blocks, ctx.grid, ctx.states = blocks, grid, []
-        device = x1.device.type
-        ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+        ctx.autocast = autocast_of(x1.device.type)
         for block in blocks:
             before_f = RandomState.now(x1)
             x1 = x1 + block.attend(x2, grid)
@@ -78,13 +87,13 @@ class ReverseSegment(torch.autograd.Function):
         return x1, x2
 
     @staticmethod
-    def backward(ctx: Any, d1: Tensor, d2: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the inputs and of all parameters."""
+        d1, d2 = upstream
         y1, y2 = (y.detach() for y in ctx.saved_tensors)
         gradients: list[list[Tensor | None]] = []
         after = RandomState.now(y1)
-        device, dtype, enabled = ctx.autocast
-        with torch.autocast(device, dtype, enabled=enabled):
+        with ctx.autocast():
             for block, (before_f, before_g) in zip(reversed(ctx.blocks), reversed(ctx.states), strict=True):
                 parameters = list(block.parameters())
                 g_out, dy1, dg = _branch_gradient(block.transform, y1, d2, parameters, before_g)

@@ -6,13 +6,15 @@ are not reversible.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import groupby
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from .attend import Attend
-from .attention import attention
+from .attention import attention, split_heads
 from .config import BlockSpec, MViTConfig, Reversible, schedule
 from .grid import Grid
 from .layers import MLP, DropPath, token_norm
@@ -37,8 +39,6 @@ class ReversibleMViT(MViT):
         layers = [block(config, spec, attend, index) for index, spec in enumerate(schedule(config))]
         self.rev_backbone = nn.ModuleDict({"layers": nn.ModuleList(layers)})
         self.drop = nn.Dropout(config.dropout)
-        if config.output_norms:
-            raise ValueError("output_norms are for backbones that are not reversible")
 
     def trunk(self, pixels: Tensor) -> list[Tokens]:
         """The level of a stage is both streams fused, ``(B, N, C)``, or ``(B, N, 2C)`` where they are kept."""
@@ -49,16 +49,18 @@ class ReversibleMViT(MViT):
         """The two streams ``(B, N, C)`` that leave each stage, and the grid; they start as one."""
         x, grid = self.embed(pixels)
         streams, levels = (x, x), {}
-        layers = self.rev_backbone["layers"]
+        layers = self.rev_backbone["layers"].children()
         for reversible, group in groupby(layers, key=lambda layer: isinstance(layer, ReversibleBlock)):
-            blocks = list(group)
             if reversible:
+                blocks = cast("list[ReversibleBlock]", list(group))
                 streams = reversible_segment(blocks, streams, grid, keep=not self.training)
-            else:
-                x, grid = blocks[0](streams, grid)
+                levels[blocks[-1].stage] = (streams, grid)
+                continue
+            for transition in group:
+                x, grid = self.run(transition, streams, grid)
                 streams = (x, x)
-            levels[blocks[-1].stage] = ((self.drop(streams[0]), self.drop(streams[1])), grid)
-        return list(levels.values())
+                levels[transition.stage] = (streams, grid)
+        return [((self.drop(a), self.drop(b)), grid) for (a, b), grid in levels.values()]
 
 
 class ReversibleBlock(nn.Module):
@@ -98,7 +100,7 @@ class TransitionBlock(nn.Module):
         concatenated = "concat" in fusion
         dim_in = spec.dim_in * (2 if concatenated else 1)
         self.pre_q_fuse = TwoStreamFusion(fusion, dim_in)
-        widened = BlockSpec(**{**vars(spec), "dim_in": dim_in})
+        widened = replace(spec, dim_in=dim_in)
         self.F = AttentionBranch(config, widened, attend)
         self.G = MLPBranch(config, spec.dim_out)
         self.res_proj = nn.Linear(dim_in, spec.dim_out) if dim_in != spec.dim_out else None
@@ -123,8 +125,9 @@ class TransitionBlock(nn.Module):
     def pooled(self, x: Tensor, grid: Grid) -> Tensor:
         """``(B, N, C) -> (B, N', C)`` through the queries' pooling, head by head."""
         attn = self.F.attn
-        heads = x.unflatten(2, (attn.folds if self.pool_first else attn.spec.num_heads, -1)).transpose(1, 2)
-        return attn.pool_tokens(heads, grid, attn.pool_q, attn.norm_q)[0].transpose(1, 2).flatten(2)
+        return (
+            attn.pool_tokens(split_heads(x, attn.folds), grid, attn.pool_q, attn.norm_q)[0].transpose(1, 2).flatten(2)
+        )
 
 
 class AttentionBranch(nn.Module):
