@@ -1,7 +1,8 @@
 // Softmax attention with a position bias that is a sum of one term per axis; no matrix of all queries by all keys.
 //
 // q (B, h, P + N', d), k and v (B, h, P + N'', d), a term (B, h, N', size) per axis -> (B, P + N', h, d). A tile of
-// queries meets all keys at once; everything is summed in float32.
+// queries meets all keys at once; everything is summed in float32. Where the processor multiplies pairs of bfloat16,
+// weights are rounded to it before they meet the values, as PyTorch's attention does.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -10,6 +11,7 @@
 #include <array>
 #include <cmath>
 
+#include "dots.h"
 #include "vectors.h"
 
 namespace mvitv2 {
@@ -145,7 +147,60 @@ struct Packed {
   }
 };
 
+// The products of a tile: queries times keys, and weights times values.
 template <typename T>
+struct Products {
+  const Attention& a;
+  Packed packed;
+  Floats query;
+
+  explicit Products(const Attention& attention) : a(attention), query(TILE * a.width()) {}
+  void enter(const T* k, int64_t k_row, const T* v, int64_t v_row) { packed.pack(a, k, k_row, v, v_row, false); }
+
+  void logits(const T* q, int64_t q_row, int64_t rows, float* to) {
+    const int64_t width = a.width(), columns = a.columns();
+    for (int64_t i = 0; i < rows; i++) widen(q + i * q_row, &query[i * width], a.channels, a.scale);
+    product<false>({query.data(), width, 1}, packed.keys_across.data(), columns, to, columns, rows, columns, a.channels);
+  }
+
+  void mix(const float* weights, int64_t rows, float* to) {
+    const int64_t width = a.width(), columns = a.columns();
+    product<false>({weights, columns, 1}, packed.values.data(), width, to, width, rows, width, a.keys);
+  }
+};
+
+// The same in pairs of bfloat16.
+struct PairProducts {
+  const Attention& a;
+  Floats keys, values, weights;  // two bfloat16 in the place of a float
+
+  explicit PairProducts(const Attention& attention)
+      : a(attention), keys(a.channels / 2 * a.columns()), values((a.keys + 1) / 2 * a.width()),
+        weights(TILE * a.columns() / 2) {}
+
+  static bool suits(const Attention& a, int64_t k_row) { return DOTS && a.channels % 2 == 0 && k_row % 2 == 0; }
+
+  void enter(const BF16* k, int64_t k_row, const BF16* v, int64_t v_row) {
+    pair_channels(k, k_row, a.keys, a.channels, reinterpret_cast<BF16*>(keys.data()), a.columns());
+    pair_rows(v, v_row, a.keys, a.channels, reinterpret_cast<BF16*>(values.data()), a.width());
+  }
+
+  void logits(const BF16* q, int64_t q_row, int64_t rows, float* to) {
+    const int64_t columns = a.columns();
+    dots(q, q_row, reinterpret_cast<const BF16*>(keys.data()), to, rows, columns, a.channels / 2);
+    const Vec scale(a.scale);
+    for (int64_t j = 0; j < rows * columns; j += W) (load(to + j) * scale).store(to + j);
+  }
+
+  void mix(const float* from, int64_t rows, float* to) {
+    const int64_t columns = a.columns();
+    BF16* rounded = reinterpret_cast<BF16*>(weights.data());
+    narrow(from, rounded, rows * columns);
+    dots(rounded, columns, reinterpret_cast<const BF16*>(values.data()), to, rows, a.width(), (a.keys + 1) / 2);
+  }
+};
+
+template <typename T, typename Products>
 struct AttentionForward {
   const Attention& a;
   Heads<const T> q, k, v;
@@ -153,23 +208,21 @@ struct AttentionForward {
   Heads<T> out;
   float* lse;
 
-  Packed packed;
+  Products products;
   Terms term;
-  Floats query, logits, bias, mixed;
+  Floats logits, bias, mixed;
 
   AttentionForward(const Attention& attention, const std::array<at::Tensor, 6>& in, at::Tensor& to, at::Tensor& sums)
       : a(attention), q(in[0]), k(in[1]), v(in[2]), terms{Heads<const T>(in[3]), Heads<const T>(in[4]),
-        Heads<const T>(in[5])}, out(to), lse(sums.data_ptr<float>()), term(attention), query(TILE * a.width()),
+        Heads<const T>(in[5])}, out(to), lse(sums.data_ptr<float>()), products(attention), term(attention),
         logits(TILE * a.columns()), bias(a.columns() + 2 * W), mixed(TILE * a.width()) {}
 
-  void enter(int64_t b, int64_t h) { packed.pack(a, k.at(b, h), k.row, v.at(b, h), v.row, false); }
+  void enter(int64_t b, int64_t h) { products.enter(k.at(b, h), k.row, v.at(b, h), v.row); }
 
   void tile(int64_t b, int64_t h, int64_t first) {
     const int64_t rows = std::min(TILE, a.queries - first), width = a.width(), columns = a.columns();
     const T* from = q.at(b, h) + first * q.row;
-    for (int64_t i = 0; i < rows; i++) widen(from + i * q.row, &query[i * width], a.channels, a.scale);
-    product<false>({query.data(), width, 1}, packed.keys_across.data(), columns, logits.data(), columns, rows, columns,
-                   a.channels);
+    products.logits(from, q.row, rows, logits.data());
     for (int64_t i = 0; i < rows; i++) {
       if (a.biased() && first + i >= a.prefix) {
         term.read(a, terms, b, h, first + i - a.prefix);
@@ -177,7 +230,7 @@ struct AttentionForward {
       }
       lse[(b * a.heads + h) * a.queries + first + i] = softmax(&logits[i * columns], a.keys);
     }
-    product<false>({logits.data(), columns, 1}, packed.values.data(), width, mixed.data(), width, rows, width, a.keys);
+    products.mix(logits.data(), rows, mixed.data());
     for (int64_t i = 0; i < rows; i++) write(from + i * q.row, &mixed[i * width], b, h, first + i);
   }
 
@@ -191,17 +244,24 @@ struct AttentionForward {
   }
 };
 
-template <typename T>
-void attention_forward(const Attention& a, const std::array<at::Tensor, 6>& in, at::Tensor& out, at::Tensor& lse) {
+template <typename T, typename Products>
+void attention_tiles(const Attention& a, const std::array<at::Tensor, 6>& in, at::Tensor& out, at::Tensor& lse) {
   const int64_t pairs = a.batch * a.heads, tiles = (a.queries + TILE - 1) / TILE;
   at::parallel_for(0, pairs * tiles, std::max<int64_t>(1, tiles / 4), [&](int64_t begin, int64_t end) {
-    AttentionForward<T> pass(a, in, out, lse);
+    AttentionForward<T, Products> pass(a, in, out, lse);
     for (int64_t i = begin; i < end; i++) {
       const int64_t b = i / tiles / a.heads, h = i / tiles % a.heads;
       if (i == begin || i % tiles == 0) pass.enter(b, h);
       pass.tile(b, h, i % tiles * TILE);
     }
   });
+}
+
+template <typename T>
+void attention_forward(const Attention& a, const std::array<at::Tensor, 6>& in, at::Tensor& out, at::Tensor& lse) {
+  if constexpr (std::is_same_v<T, BF16>)
+    if (PairProducts::suits(a, in[1].stride(2))) return attention_tiles<T, PairProducts>(a, in, out, lse);
+  attention_tiles<T, Products<T>>(a, in, out, lse);
 }
 
 }  // namespace mvitv2

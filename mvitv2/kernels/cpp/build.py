@@ -75,7 +75,8 @@ def flags() -> list[str]:
         libraries += ["-undefined", "dynamic_lookup"]
     else:
         libraries.append("-fopenmp")  # at::parallel_for is OpenMP's, from its header
-    return [*STANDARD, *INSTRUCTIONS.get(name, ()), *macros, *includes, *libraries]
+    pairs = ["-mavx512bf16"] if name == "AVX512" and torch.cpu._is_avx512_bf16_supported() else []
+    return [*STANDARD, *INSTRUCTIONS.get(name, ()), *pairs, *macros, *includes, *libraries]
 
 
 def key(command: list[str]) -> str:
