@@ -92,7 +92,7 @@ def test_poison_works() -> None:
         (1, 1, (1,), (1,), 3, 0, "all", False),
     ],
 )
-def test_outputs_and_gradients(b, h, q_grid, k_grid, d, prefix, residual, tokens) -> None:
+def test_outputs_and_gradients(b, h, q_grid, k_grid, d, *, prefix, residual, tokens) -> None:
     compare(case(b, h, q_grid, k_grid, d, prefix=prefix), prefix=prefix, residual=residual, tokens=tokens)
 
 
@@ -109,7 +109,15 @@ def test_sixteen_bits_with_three_axes_and_terms_of_another_type() -> None:
 
 
 def test_without_terms() -> None:
-    compare(case(1, 2, (5, 9), (6, 6), 40)[:3], residual="all")
+    q, k, v = given = case(1, 2, (5, 9), (6, 6), 40)[:3]
+    compare(given, residual="all")
+    out = attend(q, k, v, [], residual="grid", prefix=2)
+    assert_close(out, expected(given, prefix=2, residual="grid")[0], 3e-6)
+
+
+def test_tf32_is_a_choice() -> None:
+    q, k, v, *terms = given = case(1, 2, (5, 9), (6, 6), 40)
+    assert_close(attend(q, k, v, terms, tf32=True), expected(given)[0], 2e-3)  # keeps 10 bits of every factor
 
 
 def test_many_queries_are_cut_into_stretches_for_the_gradients_of_keys() -> None:
@@ -204,7 +212,7 @@ def test_large_shapes_in_float32(b, h, q_grid, k_grid, d, prefix) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(("b", "h", "q_grid", "k_grid", "d", "prefix"), LARGE)
-def test_error_in_sixteen_bits_is_not_above_that_of_pytorch(b, h, q_grid, k_grid, d, prefix, dtype) -> None:
+def test_error_in_sixteen_bits_is_not_above_that_of_pytorch(b, h, q_grid, k_grid, d, *, prefix, dtype) -> None:
     from mvitv2.kernels.sdpa import masked
 
     torch.use_deterministic_algorithms(False)  # for the backward pass of PyTorch's kernel

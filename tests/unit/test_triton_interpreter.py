@@ -14,9 +14,10 @@ import pytest
 HERE = Path(__file__).parent
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="already in the interpreter")
-@pytest.mark.parametrize("name", ["attend", "pool", "operators"])
+@pytest.mark.parametrize("name", ["attend", "pool", "operators", "models"])
 def test_in_the_interpreter(name: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"{HERE}/test_triton_{name}.py"]
     environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}

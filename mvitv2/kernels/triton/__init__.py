@@ -8,5 +8,6 @@ how fast they are on a GPU is not measured.
 from .attend import attend
 from .device import Availability, available
 from .pool import Pool, pool_norm, pool_norm_each
+from .whole import fused, pool_tokens
 
-__all__ = ["Availability", "Pool", "attend", "available", "pool_norm", "pool_norm_each"]
+__all__ = ["Availability", "Pool", "attend", "available", "fused", "pool_norm", "pool_norm_each", "pool_tokens"]

@@ -33,6 +33,7 @@ def attend(
     terms: Sequence[Tensor],
     *,
     residual: str = "none",
+    prefix: int | None = None,
     tokens: bool = False,
     tf32: bool = False,
 ) -> Tensor:
@@ -48,6 +49,7 @@ def attend(
         terms: ``(B, h, N', size)`` for each of at most three axes, in any of the three types.
         residual: Which queries are added to the result: ``"none"``, those of the ``"grid"`` (all but the class token),
             or ``"all"`` (paper eq. 5).
+        prefix: ``P``; told by the terms where there are any.
         tokens: Give ``(B, P + N', h * d)``, as the projection after attention takes it.
         tf32: Let float32 products use the TF32 units, which keep 10 bits; nothing changes in 16 bits.
 
@@ -59,10 +61,8 @@ def attend(
     """
     q, k, v = autocast(q, k, v)
     check_qkv(q, k, v)
-    prefix = check_terms(q, k, terms)
-    if residual not in RESIDUALS:
-        raise ValueError(f"residual={residual!r} is none of {', '.join(RESIDUALS)}")
-    residual_from = {"none": -1, "grid": prefix, "all": 0}[residual]
+    check_terms(q, k, terms)
+    residual_from = first_residual(residual, prefix, q, terms)
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, *terms))
     return attend_op(q, k, v, list(terms), residual_from, tokens, tf32, keep)[0]
 
@@ -89,14 +89,32 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
         raise ValueError(f"heads have {q.shape[3]} channels; the triton kernels take at most {LARGEST_HEAD}")
 
 
-def check_terms(q: Tensor, k: Tensor, terms: Sequence[Tensor]) -> int:
-    """Refuse terms that do not fit queries and keys; the number of class tokens.
+def first_residual(residual: str, prefix: int | None, q: Tensor, terms: Sequence[Tensor]) -> int:
+    """The first query that is added to the result; -1 for none.
+
+    Raises:
+        ValueError: No such residual, or the number of class tokens is unknown or contradicts the terms.
+    """
+    if residual not in RESIDUALS:
+        raise ValueError(f"residual={residual!r} is none of {', '.join(RESIDUALS)}")
+    told = q.shape[2] - terms[0].shape[2] if terms else prefix
+    if prefix is not None and prefix != told:
+        raise ValueError(f"prefix={prefix}, but {q.shape[2]} queries and {terms[0].shape[2]} in the terms leave {told}")
+    if residual != "grid":
+        return -1 if residual == "none" else 0
+    if told is None:
+        raise ValueError('residual="grid" without terms needs prefix, the number of class tokens')
+    return told
+
+
+def check_terms(q: Tensor, k: Tensor, terms: Sequence[Tensor]) -> None:
+    """Refuse terms that do not fit queries and keys.
 
     Raises:
         ValueError: With what came and what is expected.
     """
     if not terms:
-        return 0
+        return
     shapes = [tuple(term.shape) for term in terms]
     if len(terms) > MOST_AXES or any(len(s) != 4 or s[:3] != (*q.shape[:2], shapes[0][2]) for s in shapes):
         raise ValueError(f"terms are {shapes}; expected one to three of ({q.shape[0]}, {q.shape[1]}, N', size)")
@@ -111,7 +129,6 @@ def check_terms(q: Tensor, k: Tensor, terms: Sequence[Tensor]) -> int:
         raise ValueError(f"terms have {sizes} positions; of several axes none may have more than {LONGEST_SUMMED}")
     if any(term.dtype not in DTYPES for term in terms):
         raise ValueError(f"terms are {[term.dtype for term in terms]}; expected float32, float16 or bfloat16")
-    return prefix
 
 
 @torch.library.custom_op("mvitv2_triton::attend", mutates_args=())

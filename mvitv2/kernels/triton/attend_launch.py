@@ -10,6 +10,7 @@ from torch import Tensor
 from .device import launching, rows_dense
 from .tiling import (
     LONGEST_HELD,
+    Load,
     Tiling,
     backward_keys_tiling,
     backward_queries_tiling,
@@ -56,6 +57,15 @@ def held(term: Tensor) -> bool:
 def summed(terms: Sequence[Tensor], axis: int) -> bool:
     """Whether gradients of a term are sums over keys; those of a single long axis are written one by one."""
     return len(terms) > 1 or terms[axis].shape[-1] <= LONGEST_HELD
+
+
+def load_of(given: Operands) -> Load:
+    """What tiles are chosen by."""
+    q, terms = given.q, given.terms
+    positions = sum(padded(term.shape[-1]) for term in terms if held(term))
+    sums = sum(padded(term.shape[-1]) for axis, term in enumerate(terms) if summed(terms, axis))
+    read = any(not held(term) for term in terms)
+    return Load(q.dtype, q.shape[2], q.shape[3], positions, read=read, summed=sums)
 
 
 def scalars(given: Operands) -> dict[str, Any]:
@@ -121,7 +131,7 @@ def forward(
     log_sums = q.new_empty(q.shape[:3], dtype=torch.float32)
     rows = (q, given.k, given.v, by_heads(out, q), alone if alone.numel() else q)
     unit = unit_of(*rows)
-    tiling = forward_tiling(q.dtype, q.shape[2])
+    tiling = forward_tiling(load_of(given))
     with launching(q):
         attend_forward[(num_tiles(q, tiling.queries),)](
             *given, out, alone, log_sums, *(strides(x, unit) for x in rows),
@@ -153,14 +163,13 @@ def backward_queries(
     deltas = torch.empty_like(log_sums)
     rows = (q, k, v, alone, d_out)
     unit = unit_of(*rows)
-    shared = scalars(given)
-    tiling = backward_queries_tiling(q.dtype, sum(shared["PADS"]))
+    tiling = backward_queries_tiling(load_of(given))
     with launching(q):
         attend_backward_queries[(num_tiles(q, tiling.queries),)](
             q, k, v, terms, alone, log_sums, d_out, deltas, d_q, d_terms, *(strides(x, unit) for x in rows),
             residual_from=residual_from, RESIDUAL=residual_from >= 0, UNIT=unit,
             SUMMED=tuple(summed(terms, axis) for axis in range(len(terms))),
-            **shared, **options(tiling, tf32=tf32),
+            **scalars(given), **options(tiling, tf32=tf32),
         )  # fmt: skip
     return d_q, list(d_terms), deltas
 
@@ -172,7 +181,7 @@ def backward_keys(
     from .attend_backward import attend_backward_keys
 
     q, k, v, terms = given
-    tiling = backward_keys_tiling(q.dtype)
+    tiling = backward_keys_tiling(load_of(given))
     programs = num_tiles(k, tiling.keys)
     splits = num_splits(q.shape[2], programs, tiling.queries)
     d_k, d_v = (k.new_empty(splits, *k.shape, dtype=k.dtype if splits == 1 else torch.float32) for _ in range(2))

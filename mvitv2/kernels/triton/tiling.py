@@ -36,30 +36,59 @@ def channel_parts(dim: int) -> tuple[int, ...]:
     return (half, rest) if half >= 16 and 0 < rest < half else (whole,)
 
 
-def forward_tiling(dtype: torch.dtype, num_q: int) -> Tiling:
+@dataclass(frozen=True)
+class Load:
+    """What a program of attention has to hold, by which its tiles are chosen.
+
+    Attributes:
+        dtype: Of queries, keys and values.
+        num_q: Queries of a head.
+        dim: Channels of a head.
+        positions: Of all axes whose terms are held, together.
+        read: Whether there are terms that are not held, but read number by number.
+        summed: Positions of all axes whose gradients are summed, together.
+    """
+
+    dtype: torch.dtype
+    num_q: int
+    dim: int
+    positions: int
+    read: bool
+    summed: int
+
+    @property
+    def single(self) -> bool:
+        """Whether numbers are float32, whose products do not run on tensor cores."""
+        return self.dtype == torch.float32
+
+
+def forward_tiling(load: Load) -> Tiling:
     """Tiles of the forward pass."""
-    if dtype == torch.float32:
-        return Tiling(queries=32, keys=32, warps=4, stages=2)
-    if num_q <= 64:
+    if load.single:
+        return Tiling(queries=32, keys=32, warps=4, stages=2) if load.dim <= 128 else Tiling(16, 32, 8, 1)
+    if load.dim > 128:
+        return Tiling(queries=64, keys=32, warps=8, stages=1)
+    if load.num_q <= 64 or load.positions > 128 or load.read:
         return Tiling(queries=64, keys=64, warps=4, stages=2)
     return Tiling(queries=128, keys=64, warps=8, stages=2)
 
 
-def backward_queries_tiling(dtype: torch.dtype, positions: int) -> Tiling:
-    """Tiles of the gradients of queries and terms.
-
-    Args:
-        dtype: Of queries.
-        positions: Of all axes together; their sums are held beside the tile.
-    """
-    if dtype == torch.float32:
+def backward_queries_tiling(load: Load) -> Tiling:
+    """Tiles of the gradients of queries and terms."""
+    if load.single:
+        return Tiling(queries=32, keys=32, warps=8, stages=1) if load.dim <= 128 else Tiling(16, 16, 8, 1)
+    if load.dim > 128:
         return Tiling(queries=32, keys=32, warps=8, stages=1)
-    return Tiling(queries=64, keys=64 if positions <= 64 else 32, warps=8, stages=2)
+    if load.summed > 192:
+        return Tiling(queries=32, keys=32, warps=8, stages=1)
+    return Tiling(queries=64, keys=64 if load.summed <= 64 and load.dim <= 96 else 32, warps=8, stages=2)
 
 
-def backward_keys_tiling(dtype: torch.dtype) -> Tiling:
+def backward_keys_tiling(load: Load) -> Tiling:
     """Tiles of the gradients of keys and values."""
-    if dtype == torch.float32:
+    if load.single:
+        return Tiling(queries=32, keys=32, warps=8, stages=1) if load.dim <= 128 else Tiling(16, 16, 8, 1)
+    if load.dim > 128:
         return Tiling(queries=32, keys=32, warps=8, stages=1)
     return Tiling(queries=64, keys=64, warps=8, stages=2)
 
