@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mvitv2.extras import MissingExtra, required
-from mvitv2.kernels import BACKENDS
+from mvitv2.kernels import BACKENDS, cpp, optimize_for_inference
 from mvitv2.models import create_model
 
 
@@ -36,6 +36,7 @@ QUICK = (
 FULL = (
     *(Case("mvitv2_s", b, (3, 224, 224), dtype=d) for d in ("float32", "bfloat16") for b in (1, 8)),
     Case("mvitv2_s", 4, (3, 224, 224), trains=True),
+    Case("mvitv2_s", 4, (3, 224, 224), dtype="bfloat16", trains=True),
     Case("mvitv2_s_16x4", 1, (3, 16, 224, 224)),
     Case("mvitv2_s_16x4", 1, (3, 16, 224, 224), dtype="bfloat16"),
 )
@@ -49,7 +50,10 @@ def candidates(case: Case) -> dict[str, nn.Module]:
     """Our backends, and every peer that has the model and is installed; speed does not depend on weights."""
     models: dict[str, nn.Module] = {}
     for backend in BACKENDS:
-        models[f"mvitv2 {backend}"] = create_model(case.variant, backend=backend)
+        if backend != "cpp" or cpp.available():
+            models[f"mvitv2 {backend}"] = create_model(case.variant, backend=backend)
+    if not case.trains:
+        models["mvitv2 optimized"] = optimize_for_inference(create_model(case.variant))
     for library, names in (("timm", TIMM), ("torchvision.models", TORCHVISION)):
         if case.variant in names:
             try:

@@ -24,7 +24,7 @@ def run(options: Options) -> int:
 
     wrong = list(environment.problems())
     libraries = environment.libraries()
-    facts = {**environment.versions(), **environment.threads(), **environment.cache()}
+    facts = {**environment.versions(), **environment.threads(), **environment.cache(), **environment.operators()}
     devices = environment.devices()
     if options.json:
         listed = [{**asdict(library), "state": library.state} for library in libraries]

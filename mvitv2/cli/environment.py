@@ -112,7 +112,13 @@ def backends(device: str) -> dict[str, str]:
     """The attention backend for each use of a device."""
     kind = device.partition(":")[0]
     uses = {"inference": False, "training": True}
-    return {use: choose(device=kind, trains=trains).__name__ for use, trains in uses.items()}
+    chosen = {use: choose(device=kind, trains=trains) for use, trains in uses.items()}
+    return {use: next(n for n, f in kernels.BACKENDS.items() if f is attend) for use, attend in chosen.items()}
+
+
+def operators() -> dict[str, str]:
+    """Whether there are C++ operators for this processor; they are built to find out."""
+    return {"cpp_operators": kernels.cpp.missing() or "built for this machine"}
 
 
 def rule() -> str:

@@ -1,5 +1,6 @@
 """The report on an installation: declared libraries, what is missing or too old, and how attention is chosen."""
 
+import importlib
 import importlib.metadata
 
 import pytest
@@ -54,11 +55,20 @@ def test_a_torchvision_that_does_not_fit_torch_is_a_problem(monkeypatch) -> None
     assert "nms does not exist" in problem and "of one kind" in problem
 
 
-def test_the_choice_of_attention_is_told_with_its_rule() -> None:
+@pytest.mark.parametrize("compiled, told", [(True, ("cpp", "cpp")), (False, ("masked", "reference"))])
+def test_the_choice_of_attention_is_told_with_its_rule(monkeypatch, compiled: bool, told: tuple[str, str]) -> None:
+    monkeypatch.setattr(importlib.import_module("mvitv2.kernels.auto"), "compiled", lambda: compiled)
     first = environment.devices()[0]
-    assert (first["device"], first["inference"], first["training"]) == ("cpu", "masked", "reference")
+    assert (first["device"], first["inference"], first["training"]) == ("cpu", *told)
     assert environment.rule().startswith('"auto" takes')
     assert ":func:" not in environment.rule()
+
+
+def test_why_there_are_no_operators_is_told(monkeypatch) -> None:
+    monkeypatch.setattr("mvitv2.kernels.cpp.missing", lambda: "no C++ compiler")
+    assert environment.operators() == {"cpp_operators": "no C++ compiler"}
+    monkeypatch.setattr("mvitv2.kernels.cpp.missing", lambda: None)
+    assert environment.operators() == {"cpp_operators": "built for this machine"}
 
 
 def test_the_cache_is_told_wherever_it_is(monkeypatch, tmp_path) -> None:
