@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mvitv2.core.config import MViTConfig, Reversible
+from mvitv2.core.config import BlockConfig, MViTConfig, Reversible
 from mvitv2.core.model import MViT
 from mvitv2.core.reversible import build
 from mvitv2.core.stages import detection, stages
@@ -49,6 +49,13 @@ def reversible(*, pre_q_fusion: str = "concat_linear_2", path_fusion: str = "con
     blocks = (*stages(depths=(3,), embed_dim=8), transition, *(replace(b, stage=1) for b in rest))
     form = Reversible(transitions=(3,), pre_q_fusion=pre_q_fusion, path_fusion=path_fusion)
     return MViTConfig(**{"blocks": blocks, "input_size": (32, 48), "num_classes": 5, "reversible": form, **changes})
+
+
+def wide(blocks: tuple[BlockConfig, ...], times: int = 4) -> tuple[BlockConfig, ...]:
+    """The same blocks with so many times the channels."""
+    return tuple(
+        replace(b, dim_in=times * b.dim_in, dim_attn=times * b.dim_attn, dim_out=times * b.dim_out) for b in blocks
+    )
 
 
 FORMS: dict[str, Callable[..., MViTConfig]] = {
