@@ -8,7 +8,7 @@ namespace mvitv2 {
 template <typename T>
 struct AttentionBackward {
   const Attention& a;
-  Heads<const T> dout, q, k, v;
+  Heads<const T> dy, q, k, v;
   std::array<Heads<const T>, 3> terms;
   const float* lse;
   Heads<T> dq, dk, dv;
@@ -20,7 +20,7 @@ struct AttentionBackward {
 
   AttentionBackward(const Attention& attention, const at::Tensor& upstream, const std::array<at::Tensor, 6>& in,
                     const at::Tensor& sums, const std::array<at::Tensor, 6>& to)
-      : a(attention), dout(upstream), q(in[0]), k(in[1]), v(in[2]),
+      : a(attention), dy(upstream), q(in[0]), k(in[1]), v(in[2]),
         terms{Heads<const T>(in[3]), Heads<const T>(in[4]), Heads<const T>(in[5])}, lse(sums.const_data_ptr<float>()),
         dq(to[0]), dk(to[1]), dv(to[2]), dterms{Heads<T>(to[3]), Heads<T>(to[4]), Heads<T>(to[5])}, term(attention),
         query(TILE * a.width()), gradient(TILE * a.width()), weights(TILE * a.columns()), dweights(TILE * a.columns()),
@@ -41,7 +41,7 @@ struct AttentionBackward {
     const int64_t rows = std::min(TILE, a.queries - first), width = a.width(), columns = a.columns();
     for (int64_t i = 0; i < rows; i++) {
       widen(q.at(b, h) + (first + i) * q.row, &query[i * width], a.channels, a.scale);
-      widen(dout.at(b, h) + (first + i) * dout.row, &gradient[i * width], a.channels);
+      widen(dy.at(b, h) + (first + i) * dy.row, &gradient[i * width], a.channels);
     }
     product<false>({query.data(), width, 1}, packed.keys_across.data(), columns, weights.data(), columns, rows, columns,
                    a.channels);
@@ -87,10 +87,10 @@ struct AttentionBackward {
 };
 
 template <typename T>
-void attention_backward(const Attention& a, const at::Tensor& dout, const std::array<at::Tensor, 6>& in,
+void attention_backward(const Attention& a, const at::Tensor& dy, const std::array<at::Tensor, 6>& in,
                         const at::Tensor& lse, const std::array<at::Tensor, 6>& to) {
   at::parallel_for(0, a.batch * a.heads, 1, [&](int64_t begin, int64_t end) {
-    AttentionBackward<T> pass(a, dout, in, lse, to);
+    AttentionBackward<T> pass(a, dy, in, lse, to);
     for (int64_t i = begin; i < end; i++) pass.run(i / a.heads, i % a.heads);
   });
 }

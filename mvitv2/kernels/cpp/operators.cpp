@@ -93,7 +93,7 @@ std::tuple<Tensor, Tensor> attend(const Tensor& q, const Tensor& k, const Tensor
   return {out, lse};
 }
 
-std::vector<Tensor> attend_backward(const Tensor& dout, const Tensor& q, const Tensor& k, const Tensor& v,
+std::vector<Tensor> attend_backward(const Tensor& dy, const Tensor& q, const Tensor& k, const Tensor& v,
                                     const std::vector<Tensor>& terms, const Tensor& lse, int64_t residual_from) {
   const Attention a = attention(q, k, terms, residual_from);
   const auto in = inputs(q, k, v, terms);
@@ -101,7 +101,7 @@ std::vector<Tensor> attend_backward(const Tensor& dout, const Tensor& q, const T
   // queries, keys and values in the layout of tokens, as they came from the pooling
   for (size_t i = 0; i < 3; i++) to[i] = at::empty(in[i].transpose(1, 2).sizes(), q.options()).transpose(1, 2);
   for (size_t i = 3; i < in.size(); i++) to[i] = at::empty(in[i].sizes(), q.options());
-  const Tensor upstream = dense_channels(dout).transpose(1, 2);
+  const Tensor upstream = dense_channels(dy).transpose(1, 2);
   dispatch(q, [&](auto zero) { attention_backward<decltype(zero)>(a, upstream, in, lse, to); });
   return {to.begin(), to.begin() + 3 + static_cast<int64_t>(terms.size())};
 }
@@ -114,7 +114,7 @@ TORCH_LIBRARY(mvitv2_cpu, m) {
   m.def("pool_norm_backward(Tensor dy, Tensor x, Tensor weight, Tensor gamma, int[] grid, int[] kernel, int[] stride, "
         "int[] padding, float eps) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("attend(Tensor q, Tensor k, Tensor v, Tensor[] terms, int residual_from) -> (Tensor, Tensor)");
-  m.def("attend_backward(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor[] terms, Tensor lse, int residual_from) "
+  m.def("attend_backward(Tensor dy, Tensor q, Tensor k, Tensor v, Tensor[] terms, Tensor lse, int residual_from) "
         "-> Tensor[]");
 }
 

@@ -72,7 +72,7 @@ def _attended_shape(q: Tensor, k: Tensor, v: Tensor, terms: list[Tensor], residu
 
 
 def _attended_gradient_shapes(
-    dout: Tensor, q: Tensor, k: Tensor, v: Tensor, terms: list[Tensor], *others: Any
+    dy: Tensor, q: Tensor, k: Tensor, v: Tensor, terms: list[Tensor], *others: Any
 ) -> list[Tensor]:
     tokens = [x.new_empty(x.transpose(1, 2).shape).transpose(1, 2) for x in (q, k, v)]
     return [*tokens, *(term.new_empty(term.shape) for term in terms)]
@@ -93,7 +93,7 @@ def _keep_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Ten
     ctx.save_for_backward(q, k, v, *terms, output[1])
 
 
-def _attend_gradient(ctx: Any, dout: Tensor, _dlse: Tensor | None) -> tuple[Any, ...]:
+def _attend_gradient(ctx: Any, dy: Tensor, _dlse: Tensor | None) -> tuple[Any, ...]:
     q, k, v, *terms, lse = ctx.saved_tensors
-    given = torch.ops.mvitv2_cpu.attend_backward(dout, q, k, v, terms, lse, ctx.residual_from)
+    given = torch.ops.mvitv2_cpu.attend_backward(dy, q, k, v, terms, lse, ctx.residual_from)
     return given[0], given[1], given[2], list(given[3:]), None
