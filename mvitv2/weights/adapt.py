@@ -117,13 +117,13 @@ def _relative_tables(c: Carrier) -> None:
     for index, (old, new) in enumerate(zip(schedule(c.source), schedule(c.target), strict=True)):
         for axis in AXES[3]:
             name = f"{trunk.format(index)}.rel_pos_{axis}"
-            wanted = axis in c.target.position_axes
-            if not wanted:
+            here, there = axis in c.source.position_axes, axis in c.target.position_axes
+            table = c.state.get(name)
+            if here and not there:
                 c.state.pop(name, None)
-            elif name not in c.state:
+            elif there and not here:
                 c.state[name] = torch.zeros(_rows(new, c.target, axis), new.head_dim)
-            else:
-                table = c.state[name]
+            elif here and table is not None:  # one that is missing stays so: the file is not whole
                 c.state[name] = _resampled(table, old, new, (c.source, c.target), axis, c.how.resampling)
                 changed += c.state[name].shape != table.shape
     if changed:

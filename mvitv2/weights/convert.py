@@ -43,7 +43,7 @@ def to_ours(tensors: Mapping[str, Tensor], dialect: Dialect, depths: tuple[int, 
     _check_aliases(plain, aliases)
     kept = {n: v for n, v in plain.items() if n not in aliases and n not in besides}
     state = renamed(kept, dialect.rules, Numbering(depths), what=dialect.name)
-    unflat = {n: v.reshape(1, -1, v.shape[-1]) if n in dialect.flat else v for n, v in state.items()}
+    unflat = {n: v[(None,) * (3 - v.ndim)] if n in dialect.flat and 0 < v.ndim < 3 else v for n, v in state.items()}
     return Ours(unflat, besides, prefix)
 
 

@@ -216,8 +216,8 @@ def detect(tensors: Mapping[str, Tensor]) -> Dialect:
         video = tensors[name].ndim > IMAGE_WEIGHT or any(n.startswith("cls_head.") for n in names)
         return MMACTION2 if video else MMPRETRAIN
     if _has(names, SLOWFAST.hallmarks):
-        video = tensors["patch_embed.proj.weight"].ndim > IMAGE_WEIGHT or _has(names, (r"rev_backbone\..+",))
-        return SLOWFAST if video else OFFICIAL
+        clips = "patch_embed.proj.weight" in tensors and tensors["patch_embed.proj.weight"].ndim > IMAGE_WEIGHT
+        return SLOWFAST if clips or _has(names, (r"rev_backbone\..+",)) else OFFICIAL
     raise DialectError(
         f"none of {len(names)} names is an MViT's in any known codebase ({', '.join(DIALECTS)}), first {names[:5]}"
     )

@@ -133,8 +133,9 @@ def _block(state: Mapping[str, Tensor], prefix: str, rank: int) -> BlockShapes:
     if first is None or any(name not in state for name in needed):
         raise ValueError(f"block {prefix!r} lacks its attention or its MLP; is the file whole?")
     tables = {axis: state[f"{attn}rel_pos_{axis}"] for axis in "thw" if f"{attn}rel_pos_{axis}" in state}
-    if any(matrix.ndim != 2 for matrix in (first, *(state[name] for name in needed), *tables.values())):
-        raise ValueError(f"linear layers or position tables of block {prefix!r} are no matrices")
+    matrices = (first, *(state[name] for name in needed), *tables.values())
+    if any(matrix.ndim != 2 or 0 in matrix.shape for matrix in matrices):
+        raise ValueError(f"linear layers or position tables of block {prefix!r} are empty or no matrices")
     pool = state.get(f"{attn}pool_k.weight", state.get(f"{attn}pool_q.weight"))
     return BlockShapes(
         dim_in=first.shape[1],

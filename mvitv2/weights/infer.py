@@ -75,10 +75,10 @@ def first_grid(found: Evidence, patch_stride: Grid) -> Grid:
     rows = found.blocks[0].rows
     spatial = tuple((rows[a] + 1) // 2 for a in "hw" if a in rows)
     frames = ((rows["t"] + 1) // 2,) if "t" in rows else ()
-    state, count = found.state, _joint_tokens(found)
+    count = _joint_tokens(found)
     if found.has("pos_embed_spatial"):
-        spatial = spatial or _square(state["pos_embed_spatial"].shape[1])
-        frames = frames or (state["pos_embed_temporal"].shape[1],)
+        spatial = spatial or _square(_length(found, "pos_embed_spatial"))
+        frames = frames or (_length(found, "pos_embed_temporal"),)
     elif count and found.rank == CLIP:
         frames, spatial = _clip_grid(count, frames, spatial, patch_stride)
         found.assumed.append(f"{frames[0] * patch_stride[0]} frames")
@@ -100,9 +100,16 @@ def _joint_tokens(found: Evidence) -> int:
     """
     if not found.has("pos_embed"):
         return 0
-    count = found.state["pos_embed"].shape[1]
+    count = _length(found, "pos_embed")
     left_over = found.rank == len("hw") and isqrt(count) ** 2 != count and isqrt(count - 1) ** 2 == count - 1
     return count - 1 if found.has("cls_token") or left_over else count
+
+
+def _length(found: Evidence, name: str) -> int:
+    """Rows of a table of absolute positions, ``(1, rows, C)``."""
+    if not found.has(name) or found.state[name].ndim != 3:
+        raise ValueError(f"expected a table {name} of shape (1, rows, channels); is the file whole?")
+    return found.state[name].shape[1]
 
 
 def _clip_grid(count: int, frames: Grid, spatial: Grid, patch_stride: Grid) -> tuple[Grid, Grid]:
@@ -170,7 +177,7 @@ def numbered(found: Evidence, tokens: Grid, depths: tuple[int, ...]) -> tuple[Bl
 def _stream(found: Evidence) -> dict[str, Any]:
     """Everything between patches and classifier that names and shapes show."""
     block = f"{found.trunk}0." + ("F.attn." if found.trunk.startswith("rev_") else "attn.")
-    relative = set(found.blocks[0].rows)
+    relative = {axis for block in found.blocks for axis in block.rows}
     cls = found.has("cls_token")
     absolute = "separable" if found.has("pos_embed_spatial") else "joint" if found.has("pos_embed") else "none"
     return {
@@ -207,7 +214,7 @@ def _late(found: Evidence, dialect: Dialect, tokens: Grid) -> dict[str, Any]:
     fields: dict[str, Any] = {"final_norm": found.has("norm.weight")}
     if dialect.name == "mmaction2" and found.has("cls_token"):
         # the parameter is there also where it is not used; a table of absolute positions shows whether it is
-        if found.has("pos_embed") and found.state["pos_embed"].shape[1] == prod(tokens):
+        if found.has("pos_embed") and _length(found, "pos_embed") == prod(tokens):
             fields |= {"class_token": False, "readout": "norm_mean"}
         elif not found.has("pos_embed"):
             found.assumed.append("a class token that is used")

@@ -24,8 +24,6 @@ from mvitv2.weights.opened import Opened, Source, filled, open_weights
 from mvitv2.weights.rename import FIRST_LEVEL, DialectError
 
 LOG = logging.getLogger("mvitv2")
-FRESH_WITHOUT_ERROR = ("output_norms.*",)
-"""Parts a backbone for detection has and a classifier lacks; they start as they were initialised, and that is said."""
 CONVENTIONS = (
     "residual_pooling",
     "readout",
@@ -153,7 +151,7 @@ def transferred(
     state, notes = adapted(opened.backbone, opened.config, backbone.config, how)
     notes += _conventions(opened.config, backbone.config)
     notes += _classifier(state, opened.config, backbone)
-    notes += _norms(state, backbone)
+    notes += _norms(state, opened.config, backbone)
     if model is not backbone:
         rest = {n: v for n, v in opened.state.items() if not n.startswith("bottom_up.")}
         state = {**{f"bottom_up.{n}": v for n, v in state.items()}, **rest}
@@ -204,14 +202,15 @@ def _classifier(state: State, source: MViTConfig, model: MViT) -> list[str]:
     return [f"classifier of {source.num_classes} classes replaced by a new one of {classes}"]
 
 
-def _norms(state: State, model: MViT) -> list[str]:
-    """A classifier's last norm has no place in a detection backbone, whose levels have norms of their own."""
+def _norms(state: State, source: MViTConfig, model: MViT) -> list[str]:
+    """A classifier's last norm has no place in a detection backbone, whose levels have norms of their own, new ones."""
     notes: list[str] = []
     if not model.config.final_norm and "norm.weight" in state:
         del state["norm.weight"], state["norm.bias"]
         notes.append("the norm before the classifier dropped")
     wanted = model.state_dict()
-    missing = [n for n in wanted if n not in state and any(fnmatch(n, p) for p in FRESH_WITHOUT_ERROR)]
+    new = tuple(f"output_norms.{stage}." for stage in model.config.output_norms if stage not in source.output_norms)
+    missing = [n for n in wanted if n not in state and n.startswith(new)]
     # not `ones_like`: the model may have no memory yet
     state.update({n: (torch.ones if n.endswith("weight") else torch.zeros)(wanted[n].shape) for n in missing})
     if missing:

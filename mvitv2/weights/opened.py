@@ -124,9 +124,14 @@ def in_memory(source: Mapping[str, Any]) -> files.StoredTensors:
     prefix = ""
     while longer := [prefix + p for p in files.PREFIXES if all(n.startswith(prefix + p) for n in values)]:
         prefix = longer[0]
-    tensors = {n.removeprefix(prefix): torch.as_tensor(v).detach().to("cpu", copy=True) for n, v in values.items()}
+    tensors = {n.removeprefix(prefix): copied(torch.as_tensor(v)) for n, v in values.items()}
     beside = {n: v for n, v in source.items() if n != wrapper and n not in values}
     return files.StoredTensors(tensors, beside, "mapping", wrapper, prefix)
+
+
+def copied(value: Tensor) -> Tensor:
+    """The tensor on the CPU in memory of its own; one without memory (meta) as it is, for those who want shapes."""
+    return value.detach() if value.is_meta else value.detach().to("cpu", copy=True)
 
 
 def _dialect(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], name: str | None) -> Dialect:
@@ -194,7 +199,7 @@ def _translated(state: State, config: MViTConfig, kind: Dialect) -> State:
 def without_class_position(state: State, config: MViTConfig) -> State:
     """detectron2 keeps the class token's position of pre-training in a model that has no class token."""
     tokens = prod(config.abs_pos_grid)
-    return {n: v[:, -tokens:] if n.endswith("pos_embed") else v for n, v in state.items()}
+    return {n: v[:, -tokens:] if n.endswith("pos_embed") and v.ndim == 3 else v for n, v in state.items()}
 
 
 def filled(model: torch.nn.Module, state: Mapping[str, Tensor], *, what: str) -> None:
@@ -214,11 +219,10 @@ def filled(model: torch.nn.Module, state: Mapping[str, Tensor], *, what: str) ->
     missing = sorted(set(wanted) - set(state))
     superfluous = sorted(set(state) - set(wanted))
     shapes = [f"{n} is {tuple(state[n].shape)}, expected {s}" for n, s in wrong.items()]
-    problems = [
-        f"{title}: {', '.join(names)}"
-        for title, names in (("missing", missing), ("superfluous", superfluous), ("mis-shaped", shapes))
-        if names
-    ]
+    typed = {n: state[n].dtype for n, v in model.state_dict().items() if n in state and v.is_floating_point()}
+    kinds = [f"{n} is {dtype}" for n, dtype in typed.items() if not dtype.is_floating_point]
+    found = {"missing": missing, "superfluous": superfluous, "mis-shaped": shapes, "no real numbers": kinds}
+    problems = [f"{title}: {', '.join(names)}" for title, names in found.items() if names]
     if problems:
         raise DialectError(f"{what} does not fit the model; {'; '.join(problems)}")
     floats = {n: v.to(torch.get_default_dtype()) if v.is_floating_point() else v for n, v in state.items()}

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from torch import nn
 
@@ -146,14 +145,15 @@ def _separable(state: State, config: MViTConfig) -> State:
         return state
     table, prefix = state.pop("pos_embed"), int(config.class_token)
     state["pos_embed_spatial"] = table[:, prefix:]
-    state["pos_embed_temporal"] = torch.zeros(1, 1, table.shape[2])
+    state["pos_embed_temporal"] = table.new_zeros(1, 1, table.shape[2])
     return {**state, "pos_embed_class": table[:, :1]} if prefix else state
 
 
 def _with_class_token(state: State, config: MViTConfig) -> State:
     """mmaction2 has the parameter also where it is not used."""
     state = _joined(state, config)
-    return state if "cls_token" in state else {**state, "cls_token": torch.zeros(1, 1, config.embed_dim)}
+    like = state["patch_embed.proj.weight"]
+    return state if "cls_token" in state else {**state, "cls_token": like.new_zeros(1, 1, config.embed_dim)}
 
 
 PREPARE: dict[str, Callable[[State, MViTConfig], State]] = {
