@@ -9,6 +9,8 @@ layer norm weight, bias        1, 0                        1, **0.02**
 convolution weight             torch's default             truncated normal 0.02
 convolution bias               torch's default             torch's default
 class token, positions         truncated normal 0.02       truncated normal 0.02
+layer scale                    ``layer_scale``             ``layer_scale``
+batch norm weight, bias        1, 0                        1, 0
 =============================  ==========================  ===============================
 
 Sources: mvit ``mvit_model.py`` ``_init_weights``; SlowFast ``video_model_builder.py:1085-1092``. Relative tables are
@@ -40,15 +42,21 @@ def init_weights(module: nn.Module, config: MViTConfig) -> None:
         elif isinstance(layer, nn.LayerNorm):
             nn.init.ones_(layer.weight)
             _fill(layer.bias, LINEAR_BIAS[config.init])
-        elif isinstance(layer, (nn.Conv2d, nn.Conv3d)) and config.init == "video":
-            _draw(layer.weight)
+        elif isinstance(layer, (nn.Conv2d, nn.Conv3d)):
+            layer.reset_parameters()
+            if config.init == "video":
+                _draw(layer.weight)
+        elif isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+            layer.reset_parameters()
     for name, parameter in module.named_parameters():
-        _init_position(name.rpartition(".")[2], parameter, config)
+        _init_by_name(name.rpartition(".")[2], parameter, config)
     _scale_head(dict(module.named_children()).get("head", module), config.head_init_scale)
 
 
-def _init_position(name: str, parameter: Tensor, config: MViTConfig) -> None:
-    if name.startswith("rel_pos") and config.rel_pos_zero_init:
+def _init_by_name(name: str, parameter: Tensor, config: MViTConfig) -> None:
+    if name.startswith("gamma") and config.layer_scale is not None:
+        nn.init.constant_(parameter, config.layer_scale)
+    elif name.startswith("rel_pos") and config.rel_pos_zero_init:
         nn.init.zeros_(parameter)
     elif name == "pos_embed" and config.abs_pos_init == "sincos":
         table = sincos_positions(config.embed_dim, config.abs_pos_grid)
