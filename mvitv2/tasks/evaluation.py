@@ -2,8 +2,8 @@
 
 import heapq
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from mvitv2.core.model import MViT
 from mvitv2.data.samples import Batch, Unreadable, collate
 from mvitv2.tasks.devices import device_named
 from mvitv2.tasks.metrics import ClassResult, Tally, class_results, wilson
+from mvitv2.tasks.workers import quiet_worker
 
 AUTOCAST = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -98,8 +99,8 @@ def evaluate(
     place = placed(model, device)
     tally, collection = Tally(len(names)), Examples(examples, len(names))
     started, unreadable = time.monotonic(), []
-    with evaluating(model):
-        for indices, batch in batches(dataset, batch_size, workers):
+    with evaluating(model), closing(batches(dataset, batch_size, workers)) as stream:
+        for indices, batch in stream:
             unreadable.extend(batch.unreadable)
             missing = {item.index for item in batch.unreadable}
             if len(batch.labels):
@@ -180,7 +181,7 @@ class Examples:
         return [example for _, kept in sorted(self._right.items()) for example in kept][: self.most]
 
 
-def batches(dataset: Any, batch_size: int, workers: int) -> Iterator[tuple[list[int], Batch]]:
+def batches(dataset: Any, batch_size: int, workers: int) -> Generator[tuple[list[int], Batch], None, None]:
     """Every image once and in order: places in the data set, and the batch."""
     places = [list(range(i, min(i + batch_size, len(dataset)))) for i in range(0, len(dataset), batch_size)]
     loader = DataLoader(
@@ -188,15 +189,10 @@ def batches(dataset: Any, batch_size: int, workers: int) -> Iterator[tuple[list[
         batch_sampler=places,
         collate_fn=collate,
         num_workers=workers,
-        worker_init_fn=one_thread,
+        worker_init_fn=quiet_worker,
         generator=torch.Generator(),  # the run's own generator stays where it is
     )
     yield from zip(places, loader, strict=True)
-
-
-def one_thread(_worker: int) -> None:
-    """Workers that share cores get one thread each."""
-    torch.set_num_threads(1)
 
 
 @contextmanager

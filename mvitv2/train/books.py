@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ class Books:
         self.folder, self.state, self.per_epoch = settings.output, state, per_epoch
         self.steps = recipe.epochs * per_epoch
         self.resume()
-        self.saved_at = time.monotonic()
+        self.saved_at, self.gaps = time.monotonic(), False
         self.log = MetricsLog(self.folder, step=state.step)
 
     def resume(self) -> None:
@@ -110,7 +110,7 @@ class Books:
         except CheckpointError as error:
             if needed:
                 raise
-            self.progress.say(f"warning: {error} The run goes on; the checkpoint before stays")
+            self.progress.say(f"warning: {error}; the run goes on, and the checkpoint before stays")
         self.saved_at = time.monotonic()
 
     def enter(self, row: dict[str, Any]) -> None:
@@ -118,13 +118,37 @@ class Books:
         state, metric = self.state, self.job.metric
         state.history.append(row)
         if self.recipe.select == "last" or not state.best or row[metric] > state.best["value"]:
-            state.best = {"metric": metric, "value": row[metric], "epoch": row["epoch"]}
-            checkpoint.write_best(self.folder, state.kept, self.card())
-        write_results(self.folder, state.history)
+            self.keep({"metric": metric, "value": row[metric], "epoch": row["epoch"]})
+        self.attempt(lambda: write_results(self.folder, state.history))
         if state.unreadable:
-            write_unreadable(self.folder, state.unreadable)
+            self.attempt(lambda: write_unreadable(self.folder, state.unreadable))
         self.save(needed=state.step >= self.steps)
         self.progress.epoch(row)
+
+    def keep(self, best: dict[str, Any]) -> None:
+        """Write the weights to use; where that fails before the last epoch, the next one tries again.
+
+        Raises:
+            CheckpointError: They cannot be written, and it is the last epoch.
+        """
+        state, before = self.state, self.state.best
+        state.best = best
+        try:
+            checkpoint.write_best(self.folder, state.kept, self.card())
+        except CheckpointError as error:
+            if state.step >= self.steps:
+                raise
+            state.best = before
+            self.progress.say(f"warning: {error}; the run goes on")
+
+    def attempt(self, write: Callable[[], object]) -> None:
+        """Write what the run can do without; where the disk is full, say so once and go on."""
+        try:
+            write()
+        except OSError as error:
+            if not self.gaps:
+                self.progress.say(f"warning: {self.folder}: {error.strerror}; its logs have gaps from here on")
+            self.gaps = True
 
     def card(self) -> dict[str, Any]:
         """What travels with the weights: that of the task, and where they come from."""
@@ -151,7 +175,7 @@ class Books:
         if next(self.state.model.parameters()).is_cuda:
             values["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
         if self.state.step % self.settings.log_steps == 0:
-            self.log.write(values)
+            self.attempt(lambda: self.log.write(values))
         self.progress.step(values)
 
     def note_unreadable(self, batches: Sequence[Batch]) -> None:

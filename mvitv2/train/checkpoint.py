@@ -6,6 +6,7 @@ A file is a torch zip of tensors and plain data, read with ``weights_only``, and
 import os
 import pickle
 import platform
+import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -50,8 +51,10 @@ def save(folder: Path, tree: Mapping[str, Any]) -> None:
             if last.exists():
                 last.replace(folder / PREVIOUS)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise CheckpointError(f"{last} could not be written ({reason}); is the disk full?") from error
+        # of a full disk torch only tells that bytes are missing
+        reason = error.strerror if isinstance(error, OSError) else "not all of it arrived on the disk"
+        free = shutil.disk_usage(folder).free >> 20
+        raise CheckpointError(f"{last} could not be written ({reason}; {free} MiB are free)") from error
 
 
 def load(folder: Path) -> Loaded | None:
@@ -121,7 +124,8 @@ def write_best(folder: Path, model: MViT, card: Mapping[str, Any]) -> Path:
     try:
         write_own(path, model.state_dict(), config=model.config.to_dict(), card=card)
     except OSError as error:
-        raise CheckpointError(f"{path} could not be written ({error}); is the disk full?") from error
+        free = shutil.disk_usage(folder).free >> 20
+        raise CheckpointError(f"{path} could not be written ({error.strerror}; {free} MiB are free)") from error
     return path
 
 

@@ -5,7 +5,7 @@ and everything else that a step depends on is in the checkpoint, the random gene
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from mvitv2.data.samples import Batch, collate
 from mvitv2.tasks.devices import device_named
+from mvitv2.tasks.workers import quiet_worker
 from mvitv2.train.books import Books
 from mvitv2.train.checkpoint import BEST
 from mvitv2.train.failures import TrainingError, TrainingStopped, memory_explained
@@ -27,7 +28,7 @@ from mvitv2.train.recipe import Recipe
 from mvitv2.train.sampler import MicroBatches, steps_per_epoch
 from mvitv2.train.schedule import schedule_of
 from mvitv2.train.settings import Settings
-from mvitv2.train.signals import StopRequest, quiet_worker
+from mvitv2.train.signals import StopRequest
 from mvitv2.train.state import Sums, TrainState
 from mvitv2.train.stepping import NotFinite, take_step
 
@@ -109,13 +110,21 @@ class Run:
                 if state.step >= steps:
                     break
                 self.advance(batches)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise TrainingError(
+                f"a process that loads images died ({str(error).splitlines()[0]}); mostly memory ran out: use less "
+                f"than workers={self.settings.workers}, or 0 to see the error itself. The last checkpoint is safe"
+            ) from error
         finally:
-            self.books.log.close()
+            batches.close()  # ends the loading processes now, not when the last reference is gone
+            self.books.attempt(self.books.log.close)
         self.books.summarise()
         weights = self.settings.output / BEST
         return Outcome(self.settings.output, weights, state.best, state.history, state.seconds, steps, state.unreadable)
 
-    def batches(self) -> Iterator[list[Batch]]:
+    def batches(self) -> Generator[list[Batch], None, None]:
         """The batches of every step that is left, one list of forward passes a step."""
         recipe, state = self.recipe, self.state
         sampler = MicroBatches(
@@ -142,7 +151,7 @@ class Run:
     def advance(self, batches: Iterator[list[Batch]]) -> None:
         """One step, with what is written and said about it."""
         started = time.monotonic()
-        passes = self.loaded(batches)
+        passes = next(batches)
         waited = time.monotonic() - started
         self.books.note_unreadable(passes)
         state, rate = self.state, self.schedule(self.state.step)
@@ -158,24 +167,6 @@ class Run:
         self.books.tell(done, rate=rate, seconds=seconds, waited=waited)
         self.stop_if_asked()
         self.books.save_if_due()
-
-    def loaded(self, batches: Iterator[list[Batch]]) -> list[Batch]:
-        """The batches of the next step.
-
-        Raises:
-            TrainingError: A loading process died.
-        """
-        try:
-            return next(batches)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            # a signal for the whole process group ends the loading processes before the step is over
-            self.stop_if_asked()
-            raise TrainingError(
-                f"a process that loads images died ({str(error).splitlines()[0]}); mostly memory ran out: use less "
-                f"than workers={self.settings.workers}, or 0 to see the error itself. The last checkpoint is safe"
-            ) from error
 
     def measure(self) -> None:
         """Measure the weights that an epoch ends with, and enter the epoch in the books."""

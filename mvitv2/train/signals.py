@@ -40,15 +40,3 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         self._before = {}
-
-
-def quiet_worker(_worker: int) -> None:
-    """For ``DataLoader(worker_init_fn=...)``: Ctrl-C is the main process's business; one thread is enough.
-
-    SIGTERM ends a worker at once again, which is how its loader closes one that hangs.
-    """
-    import torch
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(1)

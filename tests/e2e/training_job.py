@@ -98,6 +98,7 @@ def small_run(folder: Path, recipe: Recipe = RECIPE, **settings: Any) -> Outcome
 
 def _child(folder: str, settings: dict[str, Any]) -> None:
     """What a child process does; 143 where SIGTERM stopped it in good order."""
+    os.setpgrp()
     try:
         small_run(Path(folder), **settings)
     except TrainingStopped as stopped:
@@ -125,10 +126,10 @@ class Child:
             time.sleep(0.002)
         raise TimeoutError(f"no step {steps} within {LIMIT} seconds")
 
-    def signal(self, number: int) -> int:
-        """Send a signal, wait for the end; gives the exit code."""
+    def signal(self, number: int, *, group: bool = False) -> int:
+        """Send a signal to the process, or to it and all its workers; wait for the end; gives the exit code."""
         if self.process.pid is not None and self.process.is_alive():
-            os.kill(self.process.pid, number)
+            (os.killpg if group else os.kill)(self.process.pid, number)
         return self.end()
 
     def end(self) -> int:
