@@ -55,8 +55,10 @@ def chosen_stages(indices: int | Sequence[int] | None, count: int) -> tuple[int,
     """
     if indices is None:
         return tuple(range(count))
-    wanted = range(count - indices, count) if isinstance(indices, int) else indices
-    numbers = tuple(i + count if i < 0 else i for i in wanted)
+    if isinstance(indices, int):
+        numbers = tuple(range(count - indices, count))
+    else:
+        numbers = tuple(i + count if i < 0 else i for i in indices)
     if not numbers or any(not 0 <= i < count for i in numbers):
         raise ValueError(
             f"out_indices={indices} must name stages of {count}: 0 to {count - 1}, or negative from the end"

@@ -73,7 +73,9 @@ class PyramidBackbone(nn.Module):
         for stage, feature in reversed(list(zip(self.stages, maps, strict=True))):
             level = self.get_submodule(f"fpn_lateral{stage + 2}")(feature)
             if coarser is not None:
-                level = (level + F.interpolate(coarser, scale_factor=2.0, mode="nearest")) * self.fuse_scale
+                # by 2, and one row or column less where the finer level has an odd number of them
+                coarser = F.interpolate(coarser, size=level.shape[-2:], mode="nearest")
+                level = (level + coarser) * self.fuse_scale
             coarser = level
             levels.insert(0, self.get_submodule(f"fpn_output{stage + 2}")(level))
         levels.append(F.max_pool2d(levels[-1], kernel_size=1, stride=2))
