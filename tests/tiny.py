@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
+from mvitv2.core.attend import reference
 from mvitv2.core.config import BlockConfig, MViTConfig, Reversible
 from mvitv2.core.model import MViT
 from mvitv2.core.reversible import build
 from mvitv2.core.stages import detection, stages
-from mvitv2.kernels import backend
+from mvitv2.kernels import use
 
 CLASS_TOKEN: dict[str, Any] = {"class_token": True, "readout": "class_token"}
 
@@ -68,7 +69,7 @@ FORMS: dict[str, Callable[..., MViTConfig]] = {
 
 def model(config: MViTConfig, *, name: str = "reference", dtype: torch.dtype = torch.float32) -> MViT:
     """The model of a config in eval mode, every parameter drawn large enough to matter."""
-    made = build(config, backend(name)).to(dtype)
+    made = use(build(config, reference), name).to(dtype)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.normal_(std=0.3)

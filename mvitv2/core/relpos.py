@@ -54,6 +54,11 @@ def remembered_displacement(q_size: int, k_size: int, order: str, device: torch.
         return displacement(q_size, k_size, order=order, device=device)
 
 
+def traced(x: Tensor) -> bool:
+    """Whether a call is recorded into a graph, or runs on fake tensors: nothing of it may be remembered."""
+    return torch.compiler.is_compiling() or type(x) not in (Tensor, nn.Parameter)
+
+
 def linear(table: Tensor, q_size: int, k_size: int, stretch: float) -> Tensor:
     """The rows for another size by linear interpolation over the whole table, as every peer that resizes does.
 
@@ -127,8 +132,7 @@ def position_rows(
 ) -> Tensor:
     """``R`` of eq. 4 for one axis, ``(q_size, k_size, d)``: the table row of every pair of a query and a key."""
     rows = resampling(table, q_size, k_size, stretch)
-    traced = torch.compiler.is_compiling() or type(table) not in (Tensor, nn.Parameter)
-    if traced:
+    if traced(table):
         return rows[displacement(q_size, k_size, order=order, device=table.device)]
     return rows[remembered_displacement(q_size, k_size, order, table.device)]
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mvitv2.core.attend import reference
 from mvitv2.core.init import init_weights
 from mvitv2.core.model import MultiScaleBlock, MViT
 from mvitv2.core.reversible import build
 from mvitv2.core.stages import stages
-from mvitv2.kernels import BACKENDS, backend
+from mvitv2.kernels import use
 from tests import tiny
 
 IMAGE, CLIP = tiny.image(), tiny.clip()
@@ -61,7 +62,7 @@ def test_made_without_memory_and_filled_later(form: str) -> None:
     config = tiny.FORMS[form]()
     filled = tiny.model(config)
     with torch.device("meta"):
-        empty = build(config, backend("reference"))
+        empty = build(config, reference)
     assert {p.device.type for p in empty.parameters()} == {"meta"}
     empty = empty.to_empty(device="cpu").eval()
     empty.load_state_dict(filled.state_dict())
@@ -72,9 +73,9 @@ def test_made_without_memory_and_filled_later(form: str) -> None:
 def test_made_without_memory_and_drawn_later() -> None:
     config = tiny.clip(abs_pos="joint", abs_pos_init="sincos", blocks=tiny.wide(CLIP.blocks), layer_scale=0.1)
     torch.manual_seed(3)
-    expected = build(config, backend("reference"))
+    expected = build(config, reference)
     with torch.device("meta"):
-        model = build(config, backend("reference"))
+        model = build(config, reference)
     model = model.to_empty(device="cpu")
     torch.manual_seed(3)
     init_weights(model, config)
@@ -168,7 +169,7 @@ def test_layer_scale() -> None:
     block = block_of(model, 1)
     assert block.gamma_1 is not None and block.gamma_2 is not None
     assert (block.gamma_1.shape, block.gamma_2.shape) == ((16,), (16,))
-    initial = build(config, backend("reference")).state_dict()["blocks.0.gamma_1"]
+    initial = build(config, reference).state_dict()["blocks.0.gamma_1"]
     assert initial.unique().tolist() == [0.25]
     x = torch.randn(1, 96, 8)
     with torch.no_grad():
@@ -229,12 +230,12 @@ def test_each_dropout_is_somewhere() -> None:
     assert rates == {**blocks, "pos_drop": 0.2, "head.dropout": 0.3}
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", ["reference", "masked", "folded"])
 @pytest.mark.parametrize("form", tiny.FORMS)
 def test_mixed_precision(form: str, name: str) -> None:
     """Forward and backward under autocast give finite numbers near those of float32."""
     config = tiny.FORMS[form](window_padding="masked")
-    model = build(config, backend(name)).train()
+    model = use(build(config, reference), name).train()
     x = tiny.pixels(config)
     exact = model.forward_features(x)
     with torch.autocast("cpu", torch.bfloat16):
@@ -248,7 +249,7 @@ def test_mixed_precision(form: str, name: str) -> None:
 @pytest.mark.parametrize("form", tiny.FORMS)
 def test_other_precisions(form: str, dtype: torch.dtype) -> None:
     config = tiny.FORMS[form](window_padding="masked", abs_pos="joint")
-    model = build(config, backend("reference")).to(dtype).eval()
+    model = build(config, reference).to(dtype).eval()
     sizes = (config.input_size, tuple(n + 4 for n in config.input_size))
     for size in sizes:
         y = model.forward_features(torch.randn(1, 3, *size, dtype=dtype))
