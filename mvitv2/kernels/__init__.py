@@ -5,6 +5,10 @@ is a compiler. Without one, and in other precisions, it takes :func:`~mvitv2.ker
 needed, but in bfloat16 only on processors with matrix units, and else the reference. On other devices it takes
 :func:`~mvitv2.kernels.sdpa.folded`. Exported graphs hold PyTorch's operators alone. Linear layers of ``"auto"`` and
 ``"cpp"`` ask oneDNN for float32 products on a CPU that is not Intel's.
+
+Measured on one thread of an AMD EPYC (Zen 5), MViTv2-S, batch 8, against the reference: C++ with oneDNN's products 1.9
+times as fast in float32 and 1.1 in bfloat16, 1.7 and 1.1 in training; without C++ 1.7 in float32;
+:func:`~mvitv2.kernels.sdpa.masked` alone 1.07 in float32 and 0.84 in bfloat16. ``benchmarks/results`` has every number.
 """
 
 from dataclasses import dataclass
