@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
+from math import prod
 
 from mvitv2.core.grid import Grid
 from mvitv2.weights.evidence import BlockShapes, Evidence, without_tables
 
 IMAGE_KEYS = 4
-"""Key stride of the first stage of all published image models."""
+"""Key stride of the first stage of all published image models; that of clip models is the product of query strides."""
 SPACE, CLIP = 2, 3
 
 
@@ -48,19 +49,22 @@ def find_strides(found: Evidence, tokens: Grid, opens: Sequence[bool]) -> Stride
 
 def _in_space(found: Evidence, sides: Grid, opens: tuple[bool, ...]) -> tuple[list[tuple[int, int]], list[str]]:
     """Query and key stride of every block; of several explanations the one with the published key stride."""
-    stages = 1 + sum(opens)
-    usual = 2 ** (stages - 1) if found.rank == CLIP else min(IMAGE_KEYS, 2 ** (stages - 1))
-    candidates = sorted({1, 2, 4, 8, 16, usual}, key=lambda s: (s != usual, s))
+    usual = published_keys(found.rank, 2 ** sum(opens))
     for freedom in Freedom:
-        walks = {s: walk for s in candidates if (walk := explanation(found.blocks, sides, s, opens, freedom))}
+        walks = {s: walk for s in (1, 2, 4, 8, 16) if (walk := explanation(found.blocks, sides, s, opens, freedom))}
         if walks:
-            keys, walk = next(iter(walks.items()))
+            keys = min(walks, key=lambda s: (s != published_keys(found.rank, prod(q for q, _ in walks[s])), s))
             silent = len(walks) > 1 or freedom is Freedom.KEYS
-            return list(walk), [f"key stride {keys} in the first stage"] if silent else []
+            return list(walks[keys]), [f"key stride {keys} in the first stage"] if silent else []
     walk = explanation(without_tables(found.blocks), sides, usual, opens, Freedom.NONE)
     if walk is None:
-        raise ValueError(f"a first grid of {sides} tokens cannot be halved {stages - 1} times; give the configuration")
+        raise ValueError(f"a first grid of {sides} tokens cannot be halved {sum(opens)} times; give the configuration")
     return list(walk), ["strides of the published models, which these position tables do not fit"]
+
+
+def published_keys(rank: int, shrinkage: int) -> int:
+    """Key stride of the first stage of the published models, from the product of all query strides."""
+    return shrinkage if rank == CLIP else min(IMAGE_KEYS, shrinkage)
 
 
 class Freedom(Enum):
