@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "aliases": {"variants"},
     "kernels": {"core"},
     "models": {"aliases", "core", "kernels", "preprocessing", "variants", "weights"},
-    "weights": {"aliases", "core", "kernels", "preprocessing", "variants"},  # a file is recognised as a variant, and built
+    "weights": {"aliases", "core", "kernels", "preprocessing", "variants"},  # a file becomes a variant, and is built
     "data": {"preprocessing"},
     "explain": {"core"},
     "tasks": {"core", "data", "preprocessing"},

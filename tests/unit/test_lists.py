@@ -238,7 +238,10 @@ def test_lists_of_two_splits_in_a_folder(root):
 
 
 def test_two_lists_named(root):
-    train, val = written(root, "a.png,cat\nb.png,dog\n", "x.csv"), written(root, "sub/c d.png,cat\na.png,dog\n", "y.txt")
+    train, val = (
+        written(root, "a.png,cat\nb.png,dog\n", "x.csv"),
+        written(root, "sub/c d.png,cat\na.png,dog\n", "y.txt"),
+    )
     for spec in (f"{train},{val}", [train, val], {"val": val, "train": train}):
         assert open_splits(spec, {"train": None, "val": None})["val"].labels.tolist() == [0, 1]
     renamed = train.rename(root / "my_val.csv"), val.rename(root / "train.txt")
