@@ -138,7 +138,7 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in clean)
 
 
-def opened(path: Path, name: str | None = None) -> BinaryIO:
+def opened(path: Path, name: str | None = None) -> io.BufferedReader:
     """``path`` opened for reading, once it is known to be a plain file: opening a FIFO would wait for ever.
 
     Raises:

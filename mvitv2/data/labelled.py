@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from mvitv2.data.images import MAX_PIXELS, ImageError, ImageSource, Traits, read_image, read_with_traits
-from mvitv2.data.samples import SampleKey, Unreadable, seeded, split_key
+from mvitv2.data.samples import SampleKey, Unreadable, sample_seed, seeded, split_key
 
 Transform = Callable[[Image.Image], Tensor]
 
 ON_ERROR = ("raise", "skip")
+SHUFFLE = -1
+"""Stands for a sample's index in the seed of an epoch's order."""
 _SCAN_CHUNK = 1024
 
 
@@ -132,11 +135,22 @@ class LabelledImages(Dataset[Any]):
         """The picture in ``source``, which is that of a sample, and what it was before it became RGB."""
         return read_with_traits(source, max_pixels=self.max_pixels, name=str(self.path(index)))
 
+    def order(self, *, seed: int, epoch: int) -> list[int]:
+        """Every index once, in the order of an epoch: a pure function, so any part of it can be taken up anywhere."""
+        generator = torch.Generator().manual_seed(sample_seed(seed, epoch, SHUFFLE) >> 1)
+        return torch.randperm(len(self), generator=generator).tolist()
+
     @property
     def counts(self) -> dict[str, int]:
         """How many pictures each class has."""
         numbers = np.bincount(self.labels, minlength=len(self.classes))
         return dict(zip(self.classes, numbers.tolist(), strict=True))
+
+    @property
+    def spoken_classes(self) -> tuple[str, ...]:
+        """The classes for people, all different: ``n02012849 crane`` where the name is another than the class."""
+        pairs = zip(self.classes, self.class_names, strict=True)
+        return tuple(own if own == name else f"{own} {name}" for own, name in pairs)
 
     def scan(self, *, num_threads: int = 1) -> Scan:
         """Open and decode every file, and report those that cannot be read."""

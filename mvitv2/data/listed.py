@@ -135,7 +135,11 @@ def open_list(
     if classes is None and file is not None:
         classes, listed = class_list(file)
         class_names = listed if class_names is None else class_names
-    roots = [Path(how.data_root)] if how.data_root is not None else [folder, *(folder / name for name in names)]
+    roots = (
+        [Path(how.data_root)]
+        if how.data_root is not None
+        else [folder, *(folder / name for name in names if (folder / name).is_dir())]
+    )
     return ImageList(
         rows,
         transform,

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mvitv2.data.images import ImageError, ImageSource, opened
-from mvitv2.data.labelled import DataError, LabelledImages
+from mvitv2.data.labelled import SHUFFLE, DataError, LabelledImages
 from mvitv2.data.samples import sample_seed
 from mvitv2.data.shards import INDEX, shard_list
 from mvitv2.data.sources import IMAGE_SUFFIXES
@@ -76,7 +76,7 @@ def pack(
     target.mkdir(parents=True, exist_ok=True)
     order = range(len(dataset))
     if seed is not None:
-        order = np.random.default_rng(sample_seed(seed, 0, -1)).permutation(len(dataset)).tolist()
+        order = np.random.default_rng(sample_seed(seed, 0, SHUFFLE)).permutation(len(dataset)).tolist()
     skipped: list[dict[str, str]] = []
     samples = _samples(dataset, order, skipped, on_progress)
     shards: list[PackedShard] = []

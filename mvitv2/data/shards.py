@@ -5,7 +5,6 @@ known file. So any order can be taken up again at any step, and each sample is c
 processes and workers share the work. :meth:`TarShards.order` gives an order that reads few shards at a time.
 """
 
-import io
 import json
 import os
 import re
@@ -21,7 +20,7 @@ import numpy as np
 
 from mvitv2.data.classes import class_file_in, class_list, numbered, unknown_message
 from mvitv2.data.images import ImageError
-from mvitv2.data.labelled import DataError, LabelledImages, Transform, file_stamp
+from mvitv2.data.labelled import SHUFFLE, DataError, LabelledImages, Transform, file_stamp
 from mvitv2.data.names import PackedNames
 from mvitv2.data.remote import Expected, ShardCache, default_cache, fetched, is_url, sibling, small
 from mvitv2.data.samples import sample_seed
@@ -209,7 +208,7 @@ class TarShards(LabelledImages):
             return index
         place = sibling(shard, _plain(shard) + SIDECAR)
         if expected is not None and place and (data := small(place)):
-            index = loaded(io.BytesIO(data))
+            index = loaded(place, data)
             if index.bytes == expected.bytes:
                 return index
         return tar_index(fetched(shard, self._cache, expected))
@@ -269,7 +268,7 @@ class TarShards(LabelledImages):
             epoch: From 0.
             window: Shards that are open together.
         """
-        chance = np.random.default_rng(sample_seed(seed, epoch, -1))
+        chance = np.random.default_rng(sample_seed(seed, epoch, SHUFFLE))
         shards = chance.permutation(len(self.lengths))
         starts = self._ends - np.asarray(self.lengths)
         parts = []

@@ -7,6 +7,7 @@ epoch and counting each sample once are those of any other data set, exact and i
 
 import contextlib
 import hashlib
+import io
 import json
 import re
 import sys
@@ -203,14 +204,19 @@ def save(path: Path, index: TarIndex) -> None:
         np.savez_compressed(file, **arrays)
 
 
-def loaded(path: Path | BinaryIO) -> TarIndex:
+def loaded(path: Path | str, data: bytes | None = None) -> TarIndex:
     """An index that :func:`save` wrote, checked: it may come from somebody else.
+
+    Args:
+        path: Its file, or with ``data`` what to call it.
+        data: Its bytes, where they were fetched.
 
     Raises:
         DataError: It is none, or does not fit itself.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        stream = io.BytesIO(Path(path).read_bytes() if data is None else data)
+        with np.load(stream, allow_pickle=False) as file:
             texts = json.loads(file["texts"].tobytes())
             size = int(file["bytes"])
             offsets, sizes, codes = (file[name] for name in ("offsets", "sizes", "codes"))

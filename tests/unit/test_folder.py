@@ -25,6 +25,7 @@ from mvitv2.data.samples import SampleKey, Unreadable, collate
 from mvitv2.data.splits import find_splits
 from mvitv2.data.transforms import EvalTransform
 from mvitv2.preprocessing import DIGITS
+from mvitv2.train.sampler import order
 
 TRANSFORM = EvalTransform(DIGITS)
 
@@ -133,6 +134,11 @@ def _noise() -> bytes:
     stream = BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(stream, "PNG")
     return stream.getvalue()
+
+
+def test_the_order_of_an_epoch_is_that_of_the_sampler(root):
+    folder = ImageFolder(root / "train")
+    assert folder.order(seed=3, epoch=1) == order(6, seed=3, epoch=1) != folder.order(seed=3, epoch=2)
 
 
 # unreadable files
