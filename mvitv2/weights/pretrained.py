@@ -60,9 +60,9 @@ def load_pretrained(model: MViT, name: str, **options: Any) -> MViT:
 
 def describe_release(model: MViT, entry: Release) -> None:
     """Write into a model's card what is known of the published file it was filled from, and no file says itself."""
-    preprocessing = entry.preprocessing
-    if preprocessing.size is not None and preprocessing.size != model.config.input_size[-2:]:
-        preprocessing = preprocessing.at(model.config.input_size[-2:])
+    preprocessing, (height, width) = entry.preprocessing, model.config.input_size[-2:]
+    if preprocessing.size not in (None, (height, width)):
+        preprocessing = preprocessing.at((height, width))
     if preprocessing.num_frames is not None:
         preprocessing = replace(preprocessing, num_frames=model.config.input_size[0])
     model.card["preprocessing"] = preprocessing.to_dict()

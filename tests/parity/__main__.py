@@ -6,6 +6,7 @@ The fixture's configuration, tensors and inputs are all that is used; expected v
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,8 @@ def outputs(arguments: argparse.Namespace) -> int:
     found = numpy_arrays(arrays(case))
     missing = [name for name in case.fixture["outputs"] if name not in found]
     named = {*case.fixture["outputs"], *case.fixture.get("expected", {}).get(arguments.precision, found)}
-    np.savez(arguments.out, **{name: value for name, value in found.items() if name in named})
+    arrays_named: dict[str, Any] = {name: value for name, value in found.items() if name in named}
+    np.savez(arguments.out, **arrays_named)
     sys.stdout.write(f"{arguments.out}: {len(named & found.keys())} arrays in {arguments.precision}\n")
     if missing:
         sys.stderr.write(f"not produced: {', '.join(missing)}\n")

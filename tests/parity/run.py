@@ -62,7 +62,7 @@ def tapped(case: Case) -> list[tuple[str, nn.Module]]:
     norm = "norm_embed" if case.peer == "pytorchvideo" else "norm"
     pairs = [(prefix + patch, backbone.patch_embed), (norm, backbone.norm), ("norm_stem", backbone.norm_stem)]
     if isinstance(backbone, ReversibleMViT):
-        layers = backbone.rev_backbone["layers"]
+        layers = list(backbone.rev_backbone["layers"].children())
         return [*pairs, *((f"rev_backbone.layers.{i}", layer) for i, layer in enumerate(layers))]
     numbering = Numbering(depths_of(case.config))
     for i, block in enumerate(backbone.blocks):
@@ -113,7 +113,7 @@ def trained_output(backbone: MViT, clips: Tensor) -> Tensor:
     rates = [m for m in backbone.modules() if isinstance(m, (DropPath, nn.Dropout))]
     saved = [vars(m).copy() for m in rates]
     for module in rates:
-        module.rate = module.p = 0.0
+        setattr(module, "rate" if isinstance(module, DropPath) else "p", 0.0)
     backbone.train()
     with torch.no_grad():
         output = backbone(clips)

@@ -59,6 +59,6 @@ VARIANTS = {
 
 @pytest.mark.parametrize("name", sorted(DROP_PATH))
 def test_drop_path_rates(name: str) -> None:
-    rate = {"drop_path_rate": 0.1} if name.endswith("=0.1") else {}
-    specs = schedule(model_config(VARIANTS[name], **rate))
+    rate = 0.1 if name.endswith("=0.1") else None
+    specs = schedule(model_config(VARIANTS[name], drop_path_rate=rate))
     assert [s.drop_path for s in specs] == pytest.approx(DROP_PATH[name], abs=1e-7)

@@ -369,10 +369,10 @@ def test_offline_says_which_file_to_put_where_and_then_takes_it(server, tmp_path
 @pytest.mark.parametrize("by_variable", [False, True])
 def test_a_mirror_stands_in_for_scheme_and_host(server, tmp_path, monkeypatch, by_variable):
     url = "https://dl.fbaipublicfiles.com/mvit/a.pth?download=true"
-    options = {} if by_variable else {"mirror": f"{server.url}/copies/"}
+    mirror = None if by_variable else f"{server.url}/copies/"
     if by_variable:
         monkeypatch.setenv("MVITV2_MIRROR", f"{server.url}/copies")
-    path = fetch(url, sha256=SHA, cache_dir=tmp_path, **options)
+    path = fetch(url, sha256=SHA, cache_dir=tmp_path, mirror=mirror)
     assert server.requests == [("/copies/mvit/a.pth?download=true", None)]
     assert path == cached_path(url, cache_dir=tmp_path)
     with pytest.raises(ValueError, match="https"):

@@ -6,6 +6,7 @@ import http.server
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -62,7 +63,7 @@ def test_peers_that_measure_otherwise_preprocess_otherwise() -> None:
     assert pretrained_release("mvitv2_tiny").preprocessing == IMAGENET_TIMM
 
 
-def tiny(**fields: object) -> MViT:
+def tiny(**fields: Any) -> MViT:
     return MViT(MViTConfig(blocks=stages(depths=(1, 1), embed_dim=16), input_size=(64, 64), num_classes=7, **fields))
 
 
