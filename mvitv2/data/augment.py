@@ -162,7 +162,7 @@ def _stages(
         example = AUTHORS.policy
         raise ValueError(f"timm cannot read policy={augmentation.policy!r} ({error}); one is {example!r}") from error
     for step in second.transforms:
-        for operation in _operations(step):
+        for operation in operations(step):
             if operation.aug_fn is timm.auto_augment.posterize:
                 operation.aug_fn = posterized
     erase: Any = timm.random_erasing.RandomErasing(
@@ -185,7 +185,7 @@ def posterized(image: Image.Image, bits_to_keep: int, **_: object) -> Image.Imag
     return ImageOps.posterize(image, bits_to_keep) if bits_to_keep > 0 else Image.new(image.mode, image.size)
 
 
-def _operations(step: Any) -> Iterator[Any]:
+def operations(step: Any) -> Iterator[Any]:
     """The single operations of one of timm's policies; nothing for any other transform."""
     yield from getattr(step, "ops", ())
     for part in getattr(step, "policy", ()):

@@ -1,0 +1,31 @@
+"""The loading benchmark measures both loaders on the same files, and says so where there are none."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from benchmarks import loading
+
+
+def test_both_loaders_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("timm", reason="the peer that is measured comes with the extra `train`")
+    for name in ("cat", "dog"):
+        for place in range(3):
+            path = tmp_path / "photos" / name / f"{place}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 30), (place, 0, 0)).save(path)
+    words = ["--data", f"{tmp_path}/photos", "--images", "4", "--size", "32", "--rounds", "1"]
+    assert loading.main([*words, "--output", f"{tmp_path}/results"]) == 0
+    (path,) = (tmp_path / "results").iterdir()
+    record = json.loads(path.read_text())
+    assert record["settings"]["images"] == 4 and record["machine"]["cores"]
+    names = {"decode: timm", "decode: mvitv2", "authors: timm", "authors: mvitv2", "authors: mvitv2, shards"}
+    assert set(record["timings"]) == names | {"plain: timm", "plain: mvitv2"}
+    assert "images/s" in capsys.readouterr().out
+
+
+def test_without_photographs_nothing_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert loading.main(["--data", str(tmp_path / "none")]) == 1
+    assert "there are no photographs" in capsys.readouterr().err
