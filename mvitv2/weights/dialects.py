@@ -8,7 +8,7 @@ Rules are tried in order, one per key.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -112,14 +112,10 @@ TIMM = Dialect(
     extension=".safetensors",
     conventions={"residual_pooling": "all"},
 )
-TIMM_MLP = Dialect(
-    name="timm",
+TIMM_MLP = replace(
+    TIMM,
     hallmarks=(r"(model\.)?stages[._]\d+\.blocks\.\d+\.shortcut_proj_mlp\.weight",),
     rules=_timm_rules("shortcut_proj_mlp"),
-    prefixes=("", "model."),
-    container=("safetensors", ""),
-    extension=".safetensors",
-    conventions={"residual_pooling": "all"},
 )
 TORCHVISION = Dialect(
     name="torchvision",
