@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from mvitv2.core.grid import num_prefix
 from mvitv2.core.model import MViT
+from mvitv2.core.stages import TIME_AND_SPACE
 from mvitv2.extras import required
 
 
@@ -16,16 +17,25 @@ class RoIClassifier(nn.Module):
         scale: Tokens per pixel; 1/32 for the released models' stride.
         resolution: Samples per side of a box.
         aligned: RoIAlign with half-pixel centres, or the older one without.
+
+    Raises:
+        ValueError: The model is one for images.
     """
 
     def __init__(self, model: MViT, *, scale: float = 1 / 32, resolution: int = 7, aligned: bool = True):
         super().__init__()
+        if model.config.rank != TIME_AND_SPACE:
+            raise ValueError(f"boxes in clips need a model for clips, this one takes {model.config.input_size} pixels")
         self.mvit = model
         self.scale, self.resolution, self.aligned = scale, resolution, aligned
 
     def forward(self, clips: Tensor, boxes: Tensor) -> Tensor:
-        """Clips ``(B, C, T, H, W)`` and boxes ``(K, 5)`` of (clip, x1, y1, x2, y2) in pixels to logits ``(K,
-        classes)``."""
+        """Scores of boxes, ``(K, classes)``.
+
+        Args:
+            clips: ``(B, C, T, H, W)``.
+            boxes: ``(K, 5)`` of (clip, x1, y1, x2, y2) in pixels.
+        """
         return self.mvit.head(self.features(clips, boxes))
 
     def features(self, clips: Tensor, boxes: Tensor) -> Tensor:
