@@ -51,18 +51,19 @@ def ours(dataset: LabelledImages, places: list[int]) -> Step:
 
 def timms(folder: Path, places: list[int], preprocessing: Preprocessing, augmentation: Augmentation) -> Step:
     """One pass of timm's data set and loader over the same places, with the same augmentation."""
-    from timm.data import create_dataset
     from timm.data.auto_augment import posterize
+    from timm.data.dataset_factory import create_dataset
     from timm.data.transforms_factory import create_transform
 
-    size = preprocessing.size or (224, 224)
+    height, width = preprocessing.size or (224, 224)
+    jitter: Any = augmentation.color_jitter or None
     transform: Any = create_transform(
-        (3, *size),
+        (3, height, width),
         is_training=True,
         scale=augmentation.scale,
         ratio=augmentation.ratio,
         hflip=augmentation.flip,
-        color_jitter=augmentation.color_jitter or None,
+        color_jitter=jitter,
         auto_augment=augmentation.policy,
         interpolation=preprocessing.interpolation,
         mean=preprocessing.mean,

@@ -13,7 +13,7 @@ def test_both_loaders_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture
     pytest.importorskip("timm", reason="the peer that is measured comes with the extra `train`")
     for name in ("cat", "dog"):
         for place in range(3):
-            path = tmp_path / "photos" / name / f"{place}.png"
+            path = tmp_path / "photos" / name / f"{place}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (40, 30), (place, 0, 0)).save(path)
     words = ["--data", f"{tmp_path}/photos", "--images", "4", "--size", "32", "--rounds", "1"]
