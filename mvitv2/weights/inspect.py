@@ -39,6 +39,8 @@ class Inspection:
     preprocessing: dict[str, Any]
     assumed: list[str]
     missing: list[str]
+    superfluous: list[str]
+    """Names inside the backbone that no such model has."""
     left_out: list[str]
 
 
@@ -66,6 +68,7 @@ def inspect_weights(source: Source) -> Inspection:
         preprocessing=dict(opened.card.get("preprocessing") or preprocessing_of(opened).to_dict()),
         assumed=opened.assumed,
         missing=sorted(set(wanted) - set(opened.backbone)),
+        superfluous=sorted(set(opened.backbone) - set(wanted)),
         left_out=opened.left_out,
     )
 

@@ -54,7 +54,8 @@ def timm_settings(config: MViTConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         "embed_dim": tuple(b.dim_attn for b in firsts),
         "num_heads": tuple(b.num_heads for b in firsts),
         "mlp_ratio": config.mlp_ratio,
-        "pool_first": config.pool_first,
+        # timm has the option, but its MultiScaleAttentionPoolFirst cannot run: it does not transpose the keys
+        "pool_first": False,
         "expand_attn": all(b.dim_out == b.dim_attn for b in config.blocks),
         "qkv_bias": config.qkv_bias,
         "use_cls_token": config.class_token,
