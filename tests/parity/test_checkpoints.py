@@ -14,17 +14,20 @@ import torch
 from torch import Tensor, nn
 
 import mvitv2
+from mvitv2.core.attend import reference
 from mvitv2.core.pyramid import PyramidBackbone
+from mvitv2.core.reversible import build
 from mvitv2.models import backbone
 from mvitv2.tasks.actions import RoIClassifier
 from mvitv2.weights import dialects, files
 from mvitv2.weights.convert import State
+from mvitv2.weights.load import load_into
 from mvitv2.weights.peers.detectron2 import detectron2_config
 from mvitv2.weights.save import NotExpressible, translated
 
 from . import fixtures
 from . import parity_weights as pw
-from .build import Case, load
+from .build import Case, load, peer_config
 from .run import arrays, numpy_arrays
 
 ROOT = fixtures.HERE / "checkpoints"
@@ -194,6 +197,21 @@ def test_unseen_values_with_the_configuration(name: str) -> None:
     for key, value in theirs.items():
         if key not in NOT_LOSSLESS.get(name, ()):
             assert torch.equal(found[key], value), key
+
+
+CONVERSIONS = [name for name in fixtures.names(large=False) if name.startswith("convert/")]
+
+
+@pytest.mark.parametrize("name", CONVERSIONS)
+def test_conversions_of_the_peers_own_loaders(name: str) -> None:
+    """Their weights in a model of another configuration, through the public interface."""
+    fixture = pw.load(str(fixtures.path(name)))
+    peer = fixture["peer"]["name"]
+    source = peer_config(fixture["source_build"]["peer"], fixture["source_peer_config"])
+    target = build(peer_config(peer, fixture["peer_config"]), reference)
+    load_into(target, peer_tensors(fixture), config=source, inflation="repeat")
+    case = Case(fixture, peer, target.config, target.double().eval())
+    pw.assert_match(fixture, numpy_arrays(arrays(case)), precision="float64", strict=True)
 
 
 def test_what_everybody_writes_is_described(tmp_path: Path) -> None:
