@@ -21,6 +21,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Subset
 
 from mvitv2.data.augment import AUTHORS, PLAIN, Augmentation, TrainTransform, operations, posterized
+from mvitv2.data.device_augment import CropTransform
 from mvitv2.data.folder import ImageFolder
 from mvitv2.data.images import read_image
 from mvitv2.data.labelled import LabelledImages
@@ -111,6 +112,8 @@ def candidates(folder: Path, places: list[int], preprocessing: Preprocessing, pa
         if augmentation is AUTHORS:
             shards = TarShards(sorted(packed.glob("*.tar")), transform)
             steps[f"{name}: mvitv2, shards"] = ours(shards, places)
+            crops = ImageFolder(folder, CropTransform(preprocessing, augmentation))
+            steps[f"{name}: mvitv2, device"] = ours(crops, places)  # what loading processes do of it
     return steps
 
 

@@ -93,11 +93,16 @@ class TrainTransform:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """``image`` as ``(C, H, W)`` float32. Gray models see colour augmentation before it becomes gray."""
-        draw, erase = _stages(self.preprocessing, self.augmentation)
-        picture = draw(in_channels(image, "rgb"))
+        erase = _stages(self.preprocessing, self.augmentation)[1]
+        picture = drawn(image, self.preprocessing, self.augmentation)
         if self.preprocessing.channels == "gray":
             picture = picture.convert("L")
         return erase(normalised(picture, self.preprocessing))
+
+
+def drawn(image: Image.Image, preprocessing: Preprocessing, augmentation: Augmentation) -> Image.Image:
+    """``image`` in RGB, cropped, flipped and changed by the policy: all that is done before it is a tensor."""
+    return _stages(preprocessing, augmentation)[0](in_channels(image, "rgb"))
 
 
 @dataclass(frozen=True)
