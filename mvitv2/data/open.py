@@ -178,7 +178,7 @@ def _forms(text: str) -> dict[str, Form]:
     if text in BUILT_IN:  # a folder of that name is ./digits
         return {split: DigitsForm(split) for split in SPLITS}
     for prefix in ("hf:", "hfds/"):
-        if text.startswith(prefix) and not Path(text).exists():
+        if text.startswith(prefix) and not text.startswith("hf://") and not Path(text).exists():
             return _hub_forms(text.removeprefix(prefix))
     if text.startswith("wds/") and not Path(text).exists():
         text = text.removeprefix("wds/")

@@ -51,6 +51,7 @@ def test_parts_of_different_forms(tmp_path):
         ("https://x/val-{0..2}.tar,https://x/train-{0..9}.tar",
          {"train": "https://x/train-{0..9}.tar", "val": "https://x/val-{0..2}.tar"}),
         ("wds/a-{0..2}.tar", {"": "a-{0..2}.tar"}),
+        ("hf://datasets/x/y/a-{0..2}.tar", {"": "hf://datasets/x/y/a-{0..2}.tar"}),
         ("pipe:tar c a,b", {"": "pipe:tar c a,b"}),
     ],
 )  # fmt: skip
