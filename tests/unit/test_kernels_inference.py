@@ -39,13 +39,19 @@ def test_outputs_are_the_same(name: str) -> None:
 
 
 def test_bfloat16_is_within_its_rounding() -> None:
-    model, pixels = small("mvitv2_t")
-    fast = optimize_for_inference(model, dtype=torch.bfloat16)
-    with torch.inference_mode():
-        wanted, plain = model.eval()(pixels), copy.deepcopy(model).bfloat16()(pixels.bfloat16())
-        found = fast(pixels.bfloat16())
-    assert found.dtype == torch.bfloat16
-    assert (found - wanted).square().mean() <= 1.2 * (plain - wanted).square().mean() + 1e-6
+    """Squared errors against float32, summed over models: one alone is off by twice as much or half as much by chance."""
+    ours = plain = 0.0
+    for seed in range(12):
+        torch.manual_seed(seed)
+        model, pixels = small("mvitv2_t")
+        fast = optimize_for_inference(model, dtype=torch.bfloat16)
+        with torch.inference_mode():
+            wanted, found = model.eval()(pixels), fast(pixels.bfloat16())
+            rounded = copy.deepcopy(model).bfloat16()(pixels.bfloat16())
+        assert found.dtype == torch.bfloat16
+        ours += (found - wanted).square().mean().item()
+        plain += (rounded - wanted).square().mean().item()
+    assert ours <= 1.25 * plain
 
 
 def test_a_packed_weight_follows_its_model() -> None:
