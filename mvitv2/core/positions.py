@@ -15,7 +15,9 @@ def resample_grid(table: Tensor, made_for: Grid, grid: Grid) -> Tensor:
     if all(isinstance(n, int) for n in grid) and made_for == grid:
         return table
     lattice = table.transpose(1, 2).unflatten(2, made_for)
-    return F.interpolate(lattice, size=grid, mode=SMOOTH[len(grid)]).flatten(2).transpose(1, 2)
+    resampled = F.interpolate(lattice, size=grid, mode=SMOOTH[len(grid)])
+    # contiguous, or torch.export compares strides that depend on the number of frames
+    return resampled.flatten(2).transpose(1, 2).contiguous()
 
 
 def joint_positions(table: Tensor, made_for: Grid, grid: Grid, prefix: int) -> Tensor:

@@ -6,12 +6,14 @@ default.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .grid import Grid
+from .relpos import traced
 
 Mix = Callable[[Tensor, Tensor, Tensor, Grid, Grid], Tensor]
 
@@ -99,12 +101,24 @@ def padding_terms(grid: Grid, window: Grid, *, like: Tensor) -> list[Tensor]:
         window: Sides of a window on it.
         like: Tensor whose device and dtype the terms take.
     """
+    terms = hidden_places if traced(like) else remembered_hidden_places
+    return [term.to(like.dtype) * MASKED for term in terms(grid, window, like.device)]
+
+
+def hidden_places(grid: Grid, window: Grid, device: torch.device) -> tuple[Tensor, ...]:
+    """Per axis ``(windows, 1, 1, window[axis])``: whether a place of a window lies beyond the grid along that axis."""
     counts = num_windows(grid, window)
-    terms: list[Tensor] = []
+    hidden: list[Tensor] = []
     for axis, (n, w, count) in enumerate(zip(grid, window, counts, strict=True)):
-        outside = places(count, w, device=like.device) >= n
-        term = outside.to(like.dtype) * MASKED
+        outside = places(count, w, device=device) >= n
         shape = [1] * len(grid)
         shape[axis] = count
-        terms.append(term.reshape(*shape, w).expand(*counts, w).reshape(-1, 1, 1, w))
-    return terms
+        hidden.append(outside.reshape(*shape, w).expand(*counts, w).reshape(-1, 1, 1, w))
+    return tuple(hidden)
+
+
+@lru_cache(maxsize=256)
+def remembered_hidden_places(grid: Grid, window: Grid, device: torch.device) -> tuple[Tensor, ...]:
+    """:func:`hidden_places`, computed once per grid and device; usable in training even if inference asked first."""
+    with torch.inference_mode(False):
+        return hidden_places(grid, window, device)
