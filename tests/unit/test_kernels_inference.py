@@ -39,7 +39,7 @@ def test_outputs_are_the_same(name: str) -> None:
 
 
 def test_bfloat16_is_within_its_rounding() -> None:
-    """Squared errors against float32, summed over models: one alone is off by twice as much or half as much by chance."""
+    """Squared errors against float32, summed over models: one alone is off by twice or half as much by chance."""
     ours = plain = 0.0
     for seed in range(12):
         torch.manual_seed(seed)
