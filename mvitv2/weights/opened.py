@@ -28,6 +28,7 @@ from mvitv2.weights.convert import (
 from mvitv2.weights.described import settings_config, stored_description, stored_settings
 from mvitv2.weights.dialects import Dialect
 from mvitv2.weights.infer import infer, stage_depths
+from mvitv2.weights.plain import stored_config
 from mvitv2.weights.rename import DialectError
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
@@ -96,7 +97,7 @@ def understood(content: files.StoredTensors, config: MViTConfig | None, dialect:
     tensors, metadata, container = content.tensors, content.metadata, content.container
     if container == "safetensors" and own.KEY in metadata:
         stored = metadata[own.KEY]
-        config = config or MViTConfig.from_dict(stored["config"])
+        config = config or stored_config(stored["config"])
         return Opened(dict(tensors), config, dialects.OWN, container, dict(stored["card"]))
     settings, (described, card) = stored_settings(metadata), stored_description(metadata)
     kind, known = _dialect(tensors, settings, dialect), config or described

@@ -299,7 +299,9 @@ def test_tensors_outweigh_the_stored_configuration() -> None:
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"MVIT": {"DEPTH": 10**9}}, "of 1000000000 blocks, its tensors are of 4"),
+        ({"MVIT": {"DEPTH": 10}}, "of 10 blocks, its tensors are of 4"),
+        ({"MVIT": {"DEPTH": 10**9}, "MODEL": {"NUM_CLASSES": "x"}}, r"MVIT\.DEPTH=1000000000, MODEL\.NUM_CLASSES=x"),
+        ({"MVIT": {"EMBED_DIM": -1}}, "must be 1 or more|no model"),
         ({"DATA": {}}, "lacks something: KeyError"),
         ({"MVIT": {"POOL_Q_STRIDE": [3]}}, "lacks something"),
         ({"MVIT": {"POOL_Q_STRIDE": [[0, 1, 1], [1, 2]]}}, "needs 2 numbers"),
@@ -317,6 +319,14 @@ def test_stored_configurations_that_fit_nothing(change: dict[str, Any], message:
 def test_a_stored_configuration_that_is_no_yaml() -> None:
     with pytest.raises(DialectError, match="is no YAML"):
         loaded({"model_state": STATE, "cfg": "MVIT: [1, 2"})
+    with pytest.raises(DialectError, match="has 2000008 characters"):
+        loaded({"model_state": STATE, "cfg": f"MVIT: '{'a' * 2_000_000}'"})
+
+
+def test_a_stored_configuration_of_something_else() -> None:
+    """Other models of SlowFast have an MVIT part too; text without one says nothing."""
+    assert same_weights(loaded({"model_state": STATE, "cfg": "RESNET: {DEPTH: 50}"}), STATE)
+    assert same_weights(loaded({"model_state": STATE, "cfg": "MVIT: 3"}), STATE)
 
 
 def test_heads_of_a_detector_are_left_out() -> None:
