@@ -106,7 +106,8 @@ class MultiScaleAttention(nn.Module):
         """
         terms = self.position_terms(q, q_grid, k_grid)
         if padding:
-            hidden = [p.repeat(q.shape[0] // p.shape[0], 1, 1, 1).expand(*q.shape[:3], -1) for p in padding]
+            samples = q.shape[0] // padding[0].shape[0]
+            hidden = [p.expand(samples, *p.shape).flatten(0, 1).expand(*q.shape[:3], -1) for p in padding]
             terms = [t + p for t, p in zip(terms, hidden, strict=True)] if terms else hidden
         return self.attend(q, k, v, terms)
 
