@@ -13,7 +13,7 @@ from mvitv2.weights import dialects
 from mvitv2.weights.dialects import Dialect
 from mvitv2.weights.evidence import examine
 from mvitv2.weights.peers.slowfast import MODEL_DEFAULTS, MVIT_DEFAULTS, official_config, slowfast_config
-from mvitv2.weights.plain import LARGEST, check_sizes, stored_config
+from mvitv2.weights.plain import LARGEST, check_sizes, stored_card, stored_config
 from mvitv2.weights.rename import DialectError
 
 DESCRIPTION = "mvitv2_description"
@@ -38,7 +38,7 @@ def stored_description(metadata: Mapping[str, Any]) -> tuple[MViTConfig | None, 
         return None, {}
     try:
         values = json.loads(text)
-        return stored_config(values["config"]), dict(values["card"])
+        return stored_config(values["config"]), stored_card(values["card"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DialectError(f"its {DESCRIPTION} entry is not what mvitv2 writes: {str(error)[:200]}") from error
 

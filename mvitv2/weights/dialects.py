@@ -153,11 +153,13 @@ def _openmmlab_rules(head: str) -> Rules:
     )
 
 
+OPENMMLAB_BESIDES = (r"mask_token", r"neck\..+", r"target_generator\..+", r"data_preprocessor\..+")
 MMPRETRAIN = Dialect(
     name="mmpretrain",
     hallmarks=(r"(backbone\.)?patch_embed\.projection\.weight",),
     prefixes=("backbone.", ""),
     rules=_openmmlab_rules("head.fc"),
+    besides=OPENMMLAB_BESIDES,
     container=("torch zip", "state_dict"),
     conventions={"residual_pooling": "grid", "feed_output_norms": True, "abs_pos_float32": True},
 )
@@ -166,6 +168,7 @@ MMACTION2 = Dialect(
     hallmarks=(r"(backbone\.)?patch_embed\.projection\.weight",),
     prefixes=("backbone.", ""),
     rules=_openmmlab_rules("cls_head.fc_cls"),
+    besides=OPENMMLAB_BESIDES,
     container=("torch zip", "state_dict"),
     conventions={"residual_pooling": "grid", "feed_output_norms": True, "init": "video"},
 )

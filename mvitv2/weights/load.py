@@ -235,9 +235,10 @@ def _with_pyramid(model: MViT, opened: Opened) -> MViT | PyramidBackbone:
     laterals = {n.split(".")[0] for n in opened.state if n.startswith("fpn_lateral")}
     stages = sorted(int(n.removeprefix("fpn_lateral")) - FIRST_LEVEL for n in laterals)
     first = f"fpn_lateral{stages[0] + FIRST_LEVEL}"
-    if f"{first}.weight" not in opened.state:
-        raise DialectError(f"{first}.weight is missing; is the file whole?")
-    channels = opened.state[f"{first}.weight"].shape[0]
+    lateral = opened.state.get(f"{first}.weight")
+    if lateral is None or lateral.ndim != len("oihw"):
+        raise DialectError(f"{first}.weight is missing or no convolution; is the file whole?")
+    channels = lateral.shape[0]
     norm = "LN" if f"{first}.norm.weight" in opened.state else ""
     fuse = opened.card.get("pyramid", {}).get("fuse", "sum")
     return PyramidBackbone(model, channels, norm=norm, fuse=fuse, stages=stages)

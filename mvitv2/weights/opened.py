@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -28,7 +29,7 @@ from mvitv2.weights.convert import (
 from mvitv2.weights.described import settings_config, stored_description, stored_settings
 from mvitv2.weights.dialects import Dialect
 from mvitv2.weights.infer import infer, stage_depths
-from mvitv2.weights.plain import stored_config
+from mvitv2.weights.plain import check_sizes, stored_card, stored_config
 from mvitv2.weights.rename import DialectError
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
@@ -98,13 +99,16 @@ def understood(content: files.StoredTensors, config: MViTConfig | None, dialect:
     if container == "safetensors" and own.KEY in metadata:
         stored = metadata[own.KEY]
         config = config or stored_config(stored["config"])
-        return Opened(dict(tensors), config, dialects.OWN, container, dict(stored["card"]))
+        return Opened(dict(tensors), config, dialects.OWN, container, stored_card(stored["card"]))
+    if empty := [name for name, value in tensors.items() if 0 in value.shape]:
+        raise DialectError(f"{len(empty)} tensors hold no numbers: {', '.join(empty)}")
     settings, (described, card) = stored_settings(metadata), stored_description(metadata)
     kind, known = _dialect(tensors, settings, dialect), config or described
     depths = _depths(tensors, kind, known)
     ours = to_ours(tensors, kind, depths)
     state = ours.state if pyramid_around(ours.state) else backbone_part(ours.state)
     found, assumed = (known, []) if known is not None else _config(state, kind, settings, depths)
+    check_sizes(found)
     opened = Opened(state, found, kind, container, card, assumed, ours.left_out, settings)
     opened.state = _translated(state, found, kind)
     opened.config = with_tables_of(found, opened.backbone)
@@ -151,7 +155,11 @@ def _depths(tensors: Mapping[str, Tensor], kind: Dialect, config: MViTConfig | N
     if kind.name == "timm":
         places = [re.match(r"(?:model\.)?stages[._](\d+)\.blocks\.(\d+)\.", name) for name in tensors]
         found = {(int(match[1]), int(match[2])) for match in places if match}
-        return tuple(max((p for s, p in found if s == stage), default=-1) + 1 for stage in range(1 + max(found)[0]))
+        depths = Counter(stage for stage, _ in found)
+        whole = {(stage, place) for stage in range(len(depths)) for place in range(depths[stage])}
+        if found != whole:
+            raise DialectError(f"stages or blocks are missing, it has {sorted(found)[-3:]} as the last of {len(found)}")
+        return tuple(depths[stage] for stage in range(len(depths)))
     if config is not None:
         return depths_of(config)
     if kind.name not in ("mmpretrain", "mmaction2"):

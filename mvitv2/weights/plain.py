@@ -33,6 +33,25 @@ def stored_config(values: Any) -> MViTConfig:
     return config
 
 
+CARD_KINDS = {"classes": list, "preprocessing": dict, "provenance": dict, "pyramid": dict, "loading": list}
+
+
+def stored_card(values: Any) -> dict[str, Any]:
+    """The card in a file, as far as we look into it ourselves; the rest is its writer's.
+
+    Raises:
+        DialectError: Entries of the wrong kind, all named.
+    """
+    if not isinstance(values, Mapping):
+        raise DialectError(f"its card is {str(values)[:60]}, expected names and values")
+    wrong = [n for n, kind in CARD_KINDS.items() if values.get(n) is not None and not isinstance(values[n], kind)]
+    if not wrong and not all(isinstance(name, str) for name in values.get("classes") or ()):
+        wrong = ["classes"]
+    if wrong:
+        raise DialectError(f"its card has values of no sense: {', '.join(f'{n}={str(values[n])[:60]}' for n in wrong)}")
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def check_sizes(config: MViTConfig) -> None:
     """Refuse widths, strides, kernels, tables or grids of no extent, which would fail inside torch.
 

@@ -234,6 +234,12 @@ def test_a_mapping_without_tensors(source: dict[str, Any]) -> None:
         loaded(source)
 
 
+def test_tensors_without_numbers() -> None:
+    state = {**theirs(image(), "official"), "norm.bias": torch.zeros(0), "norm.weight": torch.zeros(0, 8)}
+    with pytest.raises(DialectError, match=r"2 tensors hold no numbers: norm\.weight, norm\.bias"):
+        loaded(state)
+
+
 def test_tensors_of_another_model() -> None:
     with pytest.raises(DialectError, match="none of 1 names is an MViT's"):
         loaded({"conv1.weight": torch.zeros(1)})
@@ -327,6 +333,20 @@ def test_a_stored_configuration_of_something_else() -> None:
     """Other models of SlowFast have an MVIT part too; text without one says nothing."""
     assert same_weights(loaded({"model_state": STATE, "cfg": "RESNET: {DEPTH: 50}"}), STATE)
     assert same_weights(loaded({"model_state": STATE, "cfg": "MVIT: 3"}), STATE)
+
+
+def test_parts_of_openmmlabs_pretraining_are_left_out() -> None:
+    state = theirs(tiny.clip(), "mmaction2")
+    state |= {name: torch.zeros(2) for name in ("backbone.mask_token", "neck.decoder.weight", "data_preprocessor.mean")}
+    assert "left out 3 tensors that are not the backbone's, first data_preprocessor.mean" in said(loaded(state))
+
+
+def test_stages_that_are_not_whole() -> None:
+    """A number of a billion stages costs no time."""
+    state = theirs(image(), "timm")
+    for name in ("stages.1000000000.blocks.0.norm1.weight", "stages.1.blocks.7.norm1.weight"):
+        with pytest.raises(DialectError, match="stages or blocks are missing"):
+            loaded({**state, name: torch.zeros(8)})
 
 
 def test_heads_of_a_detector_are_left_out() -> None:

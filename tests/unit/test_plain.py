@@ -9,7 +9,7 @@ import pytest
 
 from mvitv2.core.config import BlockConfig, MViTConfig
 from mvitv2.variants import VARIANTS
-from mvitv2.weights.plain import check_sizes, fits, stored_config, wrong_kinds
+from mvitv2.weights.plain import check_sizes, fits, stored_card, stored_config, wrong_kinds
 from mvitv2.weights.rename import DialectError
 from tests import tiny
 
@@ -76,6 +76,13 @@ def test_sizes_of_no_extent(change: dict[str, Any]) -> None:
 def test_grids_of_no_extent() -> None:
     with pytest.raises(ValueError, match="the grid of block 0"):
         check_sizes(tiny.image(patch_kernel=(40, 40), patch_padding=(0, 0)))
+
+
+def test_cards() -> None:
+    assert stored_card({"classes": ["a"], "mine": 3, "provenance": None}) == {"classes": ["a"], "mine": 3}
+    for wrong in ([], {"classes": "ab"}, {"classes": [1]}, {"preprocessing": [224]}, {"pyramid": "sum"}):
+        with pytest.raises(DialectError, match="its card"):
+            stored_card(wrong)
 
 
 def test_kinds() -> None:
