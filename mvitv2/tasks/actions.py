@@ -20,12 +20,14 @@ class RoIClassifier(nn.Module):
 
     Raises:
         ValueError: The model is one for images.
+        mvitv2.extras.MissingExtra: torchvision is not installed.
     """
 
     def __init__(self, model: MViT, *, scale: float = 1 / 32, resolution: int = 7, aligned: bool = True):
         super().__init__()
         if model.config.rank != TIME_AND_SPACE:
             raise ValueError(f"boxes in clips need a model for clips, this one takes {model.config.input_size} pixels")
+        self.roi_align = required("torchvision.ops", extra="video").roi_align
         self.mvit = model
         self.scale, self.resolution, self.aligned = scale, resolution, aligned
 
@@ -40,10 +42,9 @@ class RoIClassifier(nn.Module):
 
     def features(self, clips: Tensor, boxes: Tensor) -> Tensor:
         """What the classifier sees of every box, ``(K, C)``."""
-        ops = required("torchvision.ops", extra="video")
         x, grid = self.mvit.trunk(clips)[-1]
         x = self.mvit.norm(x)
         lattice = x[:, num_prefix(x, grid) :].transpose(1, 2).unflatten(2, grid).mean(dim=2)
         size = (self.resolution, self.resolution)
-        crops = ops.roi_align(lattice, boxes.to(lattice.dtype), size, self.scale, 0, self.aligned)
+        crops = self.roi_align(lattice, boxes.to(lattice.dtype), size, self.scale, 0, self.aligned)
         return F.max_pool2d(crops, size).flatten(1)

@@ -74,6 +74,13 @@ def test_gradients_reach_the_pixels() -> None:
     assert clips.grad is not None and clips.grad.any()
 
 
+def test_one_graph() -> None:
+    model, clips, box = classifier(), torch.randn(1, 3, 4, 32, 32), boxes((0, 4, 4, 28, 20))
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(clips, box), model(clips, box))
+    torch.compiler.reset()
+
+
 def test_images_have_no_actions() -> None:
     with pytest.raises(ValueError, match=r"boxes in clips need a model for clips, this one takes \(32, 48\) pixels"):
         RoIClassifier(tiny.model(tiny.image()))
