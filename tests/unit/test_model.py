@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from mvitv2.core.attend import reference
 from mvitv2.core.init import init_weights
 from mvitv2.core.model import MultiScaleBlock, MViT
+from mvitv2.core.relpos import remembered_displacement
 from mvitv2.core.reversible import build
 from mvitv2.core.stages import stages
+from mvitv2.core.windows import remembered_hidden_places
 from mvitv2.kernels import use
+from mvitv2.kernels.sdpa import remembered_places
 from tests import tiny
 
 IMAGE, CLIP = tiny.image(), tiny.clip()
@@ -105,6 +108,22 @@ def test_functional_call_and_gradients_per_sample() -> None:
     model(x).square().sum().backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(per_sample[name].sum(0), parameter.grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["reference", "folded"])
+@pytest.mark.parametrize("form", tiny.FORMS)
+def test_inference_first_and_training_later(form: str, name: str) -> None:
+    """Tables remembered under inference mode are ordinary tensors."""
+    for memory in (remembered_displacement, remembered_hidden_places, remembered_places):
+        memory.cache_clear()
+    config = tiny.FORMS[form](window_padding="masked")
+    model, x = tiny.model(config, name=name), tiny.pixels(config)
+    with torch.inference_mode():
+        expected = model.forward_features(x)
+    found = model.train().forward_features(x)
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    assert all(p.grad is not None for n, p in model.named_parameters() if not n.startswith(("head.", "output_norms.0")))
 
 
 def block_of(model: MViT, index: int) -> MultiScaleBlock:
