@@ -169,9 +169,12 @@ def _same_but_for_ones(a: torch.Size, b: torch.Size) -> bool:
 
 
 def joined_positions(state: Mapping[str, Tensor]) -> State:
-    """Separable positions of a one-frame clip as the joint table of an image: ``space + time``, class token first."""
+    """Separable positions of a one-frame clip as the joint table of an image: ``space + time``, class token first.
+
+    Summed in float64, because the codebase that has them sums when it runs, in the precision it runs in.
+    """
     state = dict(state)
-    spatial, temporal = state.pop("pos_embed_spatial"), state.pop("pos_embed_temporal")
-    table = spatial + temporal
+    spatial, temporal = state.pop("pos_embed_spatial").double(), state.pop("pos_embed_temporal").double()
     cls = state.pop("pos_embed_class", None)
-    return {**state, "pos_embed": table if cls is None else torch.cat((cls, table), dim=1)}
+    table = spatial + temporal
+    return {**state, "pos_embed": table if cls is None else torch.cat((cls.double(), table), dim=1)}

@@ -127,4 +127,5 @@ def test_positions_of_one_frame() -> None:
     spatial, temporal, cls = torch.randn(1, 6, 8), torch.randn(1, 1, 8), torch.randn(1, 1, 8)
     table = joined_positions({"pos_embed_spatial": spatial, "pos_embed_temporal": temporal, "pos_embed_class": cls})
     assert table.keys() == {"pos_embed"}
-    torch.testing.assert_close(table["pos_embed"], torch.cat((cls, spatial + temporal), dim=1))
+    expected = torch.cat((cls.double(), spatial.double() + temporal.double()), dim=1)
+    assert torch.equal(table["pos_embed"], expected)
