@@ -151,6 +151,14 @@ def test_batch_norm_comes_before_pooling() -> None:
     torch.testing.assert_close(tokens, expected)
 
 
+def test_batch_norm_without_weights_to_pool_with() -> None:
+    pool, norm = token_pool(tiny.image(norm="batch", final_norm=False, pool_mode="avg"), 4, (3, 3), (2, 2))
+    x = torch.randn(2, 3, 12, 4)
+    assert pool is not None and norm is None
+    expected = pool(x.flatten(0, 1).transpose(1, 2).unflatten(2, (3, 4))).flatten(2).transpose(1, 2)
+    assert torch.equal(norm_then_pool(x, (3, 4), pool, norm)[0], expected.unflatten(0, (2, 3)))
+
+
 def test_batch_norm_counts_while_training() -> None:
     config = tiny.image(norm="batch", final_norm=False)
     model = tiny.model(config).train()

@@ -66,6 +66,18 @@ def test_random_numbers_go_on_as_if_nothing_was_run_twice(monkeypatch: pytest.Mo
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_a_weight_of_both_branches_gets_both_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny.reversible()
+    model, x = tiny.model(config, dtype=torch.float64).train(), tiny.pixels(config, dtype=torch.float64)
+    block = model.get_submodule("rev_backbone.layers.1")
+    assert isinstance(block, ReversibleBlock)
+    block.G.norm = block.F.norm
+    expected = trained(model, x, kept=True, monkeypatch=monkeypatch)
+    found = trained(model, x, kept=False, monkeypatch=monkeypatch)
+    name = "rev_backbone.layers.1.F.norm.weight"
+    torch.testing.assert_close(found[name], expected[name], rtol=1e-7, atol=1e-9)
+
+
 @pytest.mark.parametrize("inside", [True, False])
 def test_automatic_precision(inside: bool) -> None:
     """What is computed again is computed in the precision of the forward pass, wherever backward is called."""
