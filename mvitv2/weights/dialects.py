@@ -190,7 +190,11 @@ PYTORCHVIDEO = Dialect(
     conventions={"residual_pooling": "all", "init": "video"},
 )
 OWN = Dialect(
-    name="mvitv2", hallmarks=(), rules=(("{rest}", "{rest}"),), container=("safetensors", ""), extension=".safetensors"
+    name="mvitv2",
+    hallmarks=(r"(bottom_up\.)?output_norms\.\d+\..+",),  # without levels, our names are those of the released files
+    rules=(("{rest}", "{rest}"),),
+    container=("safetensors", ""),
+    extension=".safetensors",
 )
 
 DIALECTS: dict[str, Dialect] = {
@@ -207,7 +211,7 @@ def detect(tensors: Mapping[str, Tensor]) -> Dialect:
         DialectError: No dialect has such names; a few of them are shown.
     """
     names = list(tensors)
-    for dialect in (TORCHVISION, PYTORCHVIDEO, TIMM_MLP, TIMM, DETECTRON2):
+    for dialect in (TORCHVISION, PYTORCHVIDEO, TIMM_MLP, TIMM, DETECTRON2, OWN):
         if _has(names, dialect.hallmarks):
             return dialect
     if _has(names, MMPRETRAIN.hallmarks):

@@ -47,7 +47,8 @@ def infer(state: Mapping[str, Tensor], dialect: Dialect, *, depths: tuple[int, .
     blocks = numbered(found, tokens, depths)
     size = tuple(n * s for n, s in zip(tokens, patch["patch_stride"], strict=True))
     fields = {**_stream(found), **patch, **dialect.conventions, **_late(found, dialect, tokens)}
-    if dialect.name == "detectron2":
+    levels = bool(fields["output_norms"]) and not fields["final_norm"]
+    if dialect.name == "detectron2" or (dialect.name == "mvitv2" and levels):
         blocks = _windows(found, blocks, tokens)
     config = MViTConfig(blocks=blocks, input_size=size, abs_pos_size=_trained_size(found, size, patch), **fields)
     return Inferred(config, found.assumed)

@@ -162,6 +162,14 @@ def test_positions_of_pretraining() -> None:
     assert (found.abs_pos_size, found.input_size) == ((96, 96), (64, 64))
 
 
+def test_levels_without_windows() -> None:
+    """OpenMMLab gives levels of a model that has no windows, also without the last one."""
+    config = tiny.image(output_norms=(0, 1), final_norm=False, num_classes=0, feed_output_norms=True)
+    found = inferred(config, dialects.MMPRETRAIN)
+    assert found.output_norms == (0, 1)
+    assert not any(block.window for block in found.blocks)
+
+
 def test_clip_of_joint_positions() -> None:
     config = tiny.clip(abs_pos="joint", rel_pos_spatial=False, rel_pos_temporal=False, input_size=(16, 224, 224))
     assert inferred(config, dialects.SLOWFAST).input_size == (16, 224, 224)

@@ -374,6 +374,17 @@ def test_the_windows_of_a_detector_are_assumed() -> None:
     assert "assumed attention windows of 16 tokens" in said(loaded(theirs(detector(), "detectron2")))
 
 
+def test_our_own_state_dict_of_a_detector() -> None:
+    """Its levels have norms under names that nobody else has; windows are assumed as for detectron2's files."""
+    pyramid = PyramidBackbone(tiny.model(detector()), 4).eval()
+    for model in (pyramid.bottom_up, pyramid):
+        again = loaded(model.state_dict(), config=detector())
+        assert backbone(again).card["provenance"]["dialect"] == "mvitv2"
+        pixels = tiny.pixels(detector())
+        torch.testing.assert_close(again(pixels), model(pixels), **CLOSE)
+    assert "assumed attention windows of 16 tokens" in said(loaded(pyramid.state_dict()))
+
+
 def test_fixed_positions_are_told_by_their_values() -> None:
     """SlowFast adds its fixed table twice; a learned one of the same shape it adds once."""
     blocks = stages(depths=(1, 2), embed_dim=16, kernel=(3, 3, 3), q_stride=(1, 2, 2), kv_stride=(1, 4, 4))
