@@ -87,11 +87,17 @@ class Watched(Dataset[Any]):
 def deaths_named(watched: Watched) -> Iterator[None]:
     """Inside, iterate over the loader; a process that dies is told with the file it was reading.
 
+    torch tells of a death in two ways, by an error where a batch is fetched and by a signal at any moment. In the rare
+    case that the signal comes while the first error is already on its way here, it is the loader's own error that goes
+    through, unless there is another of these around this one.
+
     Raises:
         WorkerDied: One did.
     """
     try:
         yield
+    except WorkerDied:
+        raise
     except (RuntimeError, OSError, EOFError) as error:
         told = watched.explained(error)
         if told is None:

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -42,19 +43,25 @@ class Dying:
         return torch.zeros(1)
 
 
+# the death may interrupt multiprocessing in the middle of opening a socket, which it then forgets to close
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("number", [signal.SIGKILL, None])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_file_that_kills_a_process_is_named(root, number, workers):
+    text, cause = death_told(root, number, workers)
+    gc.collect()  # what the death left open is closed here, and not in another test
+    assert re.search(r"DataLoader worker .*, reading .*dog/5\.png", text) and cause
+
+
+def death_told(root: Path, number: int | None, workers: int) -> tuple[str, str]:
+    """What is said of a process that dies, and what the loader said; no traceback outlives this function."""
     watched = Watched(ImageFolder(root, Dying(number)), workers)
-    loader = DataLoader(watched, 1, num_workers=workers, collate_fn=collate)
-    with (
-        pytest.raises(WorkerDied, match=r"DataLoader worker .*, reading .*dog/5\.png") as caught,
-        deaths_named(watched),
-    ):
-        list(loader)
-    assert caught.value.__cause__ is not None
-    del caught
-    gc.collect()
+    try:
+        with deaths_named(watched), deaths_named(watched):
+            list(DataLoader(watched, 1, num_workers=workers, collate_fn=collate))
+    except WorkerDied as error:
+        return str(error), str(error.__cause__)
+    pytest.fail("no process died")
 
 
 def test_items_are_the_same_and_errors_go_through(root):
