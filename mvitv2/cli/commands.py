@@ -31,7 +31,11 @@ COMMANDS = {
     for name, module, summary in (
         ("demo", "demo", "Train a small model on handwritten digits, measure it and write a report: two minutes."),
         ("train", "train", "Train a classifier on a folder of class folders, or on the built-in digits."),
-        ("check", "check", "Look for what is wrong with data: unreadable, twice there, leaked, unbalanced, mislabelled."),
+        (
+            "check",
+            "check",
+            "Look for what is wrong with data: unreadable, twice there, leaked, unbalanced, mislabelled.",
+        ),
         ("eval", "eval", "Measure a model on a folder of class folders, or on the built-in digits."),
         ("predict", "predict", "Name what is on pictures: files, folders, patterns."),
         ("list", "list", "Name the models there are, with their task, size and aliases."),
