@@ -9,8 +9,8 @@ from mvitv2.data.digits import Digits
 from mvitv2.report import report_on, write_report
 from mvitv2.tasks.classify import Evaluation, Prediction, evaluate, predict
 from mvitv2.tasks.datasets import dataset_for
-from mvitv2.train.classification import train
 from mvitv2.train.folder import read_run, write_json
+from mvitv2.train.jobs import train
 from mvitv2.train.loop import Outcome
 from mvitv2.train.progress import Progress
 from mvitv2.train.recipe import overridden

@@ -61,6 +61,8 @@ class Options:
     set: Annotated[tuple[str, ...], arg(help_behavior_hint="[recipe]")] = ()
     """Other fields of the recipe, such as augmentation.flip=0 or stages.depths=1,1,2,1."""
 
+    task: OfRecipe[Literal["classify"]] = None
+    """What is learned."""
     model: OfRecipe[str] = None
     """A name of `mvitv2 list`."""
     weights: OfRecipe[str] = None
@@ -142,14 +144,14 @@ def run(options: Options) -> int:
     """Train to the end, or go on to it."""
     from mvitv2.cli.chosen import chosen_recipe, settings_of
     from mvitv2.tasks.devices import device_named
-    from mvitv2.train.classification import classification_job
+    from mvitv2.train.jobs import job_for
     from mvitv2.train.loop import fit
     from mvitv2.train.progress import progress_on
 
     recipe, settings = chosen_recipe(options), settings_of(options)
     device_named(settings.device)  # before the data is read
     with notes():
-        job = classification_job(options.data, recipe, settings)
+        job = job_for(options.data, recipe, settings)
     classes = job.model.config.num_classes
     if options.num_classes not in (None, classes):
         raise ValueError(f"--num-classes {options.num_classes}: {options.data} has {classes} class folders")

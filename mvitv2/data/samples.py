@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -34,12 +34,58 @@ class Unreadable:
     reason: str
 
 
+class Samples(Protocol):
+    """What the engine asks of a batch, whatever the task."""
+
+    @property
+    def unreadable(self) -> tuple[Unreadable, ...]:
+        """Samples that could not be read."""
+        ...
+
+    @property
+    def num_samples(self) -> int:
+        """Samples that could be read."""
+        ...
+
+    def to(self, device: torch.device, *, channels_last: bool = False) -> "Samples":
+        """The batch on a device."""
+        ...
+
+    def saved(self) -> dict[str, Any]:
+        """What a file needs so that the batch can be looked into later."""
+        ...
+
+    def finite(self) -> bool:
+        """Whether all pixels are numbers."""
+        ...
+
+
 class Batch(NamedTuple):
     """``images (B, ...)``, ``labels (B,)`` int64, and the samples that could not be read; ``B`` may be 0."""
 
     images: Tensor
     labels: Tensor
     unreadable: tuple[Unreadable, ...]
+
+    @property
+    def num_samples(self) -> int:
+        """``B``, without those that could not be read."""
+        return len(self.labels)
+
+    def to(self, device: torch.device, *, channels_last: bool = False) -> "Batch":
+        """The batch on a device; images of one frame with channels last where asked for."""
+        images = self.images.to(device, non_blocking=True)
+        if channels_last and images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return Batch(images, self.labels.to(device, non_blocking=True), self.unreadable)
+
+    def saved(self) -> dict[str, Any]:
+        """Plain tensors, for a file that is looked into later."""
+        return {"images": self.images, "labels": self.labels}
+
+    def finite(self) -> bool:
+        """Whether all pixels are numbers."""
+        return bool(self.images.isfinite().all())
 
 
 def collate(items: Sequence[tuple[Tensor, int] | Unreadable]) -> Batch:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mvitv2.data.samples import Batch
+from mvitv2.data.samples import Samples
 from mvitv2.train import checkpoint
 from mvitv2.train.failures import CheckpointError, TrainingError
 from mvitv2.train.folder import RECIPE, SUMMARY, MetricsLog, write_json, write_results, write_unreadable
@@ -178,7 +178,7 @@ class Books:
             self.attempt(lambda: self.log.write(values))
         self.progress.step(values)
 
-    def note_unreadable(self, batches: Sequence[Batch]) -> None:
+    def note_unreadable(self, batches: Sequence[Samples]) -> None:
         """Name training images that could not be read, each once.
 
         Raises:
@@ -190,17 +190,17 @@ class Books:
                 known[item.path] = item.reason
                 if len(known) <= SPOKEN:
                     self.progress.say(f"unreadable, left out: {item.path}: {item.reason}")
-        if not any(len(batch.labels) for batch in batches):
+        if not any(batch.num_samples for batch in batches):
             path, reason = next(iter(known.items()), ("", ""))
             raise TrainingError(f"no image of step {self.state.step + 1} can be read; for example {path}: {reason}")
 
-    def not_finite(self, error: NotFinite, batches: Sequence[Batch], rate: float) -> TrainingError:
+    def not_finite(self, error: NotFinite, batches: Sequence[Samples], rate: float) -> TrainingError:
         """Save the step that gave no number, with the weights it started from, and say what to try."""
         path = self.folder / f"not-finite-step-{self.state.step + 1}.pt"
-        batch = [{"images": b.images, "labels": b.labels} for b in batches]
+        batch = [b.saved() for b in batches]
         found = {"loss": error.loss, "grad_norm": error.norm, "lr": rate, "step": self.state.step + 1}
         torch.save({**found, "batches": batch, "model": self.state.model.state_dict()}, path)
-        finite = all(bool(b.images.isfinite().all()) for b in batches)
+        finite = all(b.finite() for b in batches)
         cause = "" if finite else " The images themselves hold values that are no numbers."
         return TrainingError(
             f"{error} in step {found['step']} at learning rate {rate:.3g}.{cause} Batch and weights are in {path}, "

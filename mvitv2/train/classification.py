@@ -18,32 +18,10 @@ from mvitv2.tasks.datasets import datasets
 from mvitv2.tasks.evaluation import evaluate
 from mvitv2.train.generators import own_generators
 from mvitv2.train.job import Job
-from mvitv2.train.loop import Outcome, fit
 from mvitv2.train.objective import Classification
-from mvitv2.train.progress import Progress
 from mvitv2.train.recipe import Recipe
 from mvitv2.train.settings import Settings
 from mvitv2.weights.load import load_model
-
-
-def train(data: str | Path, recipe: Recipe, settings: Settings, progress: Progress | None = None) -> Outcome:
-    """Train a classifier, or go on with a run of the same folder.
-
-    Args:
-        data: ``"digits"``, or a folder with ``train/`` and ``val/`` of class folders.
-        recipe: What decides the numbers; see :mod:`mvitv2.train.recipes`.
-        settings: Folder of the run, device, workers, resuming.
-        progress: Who is told; :func:`mvitv2.train.progress.progress_on` talks to a terminal.
-
-    Returns:
-        Where the weights are and how it went; ``mvitv2.load_model(outcome.weights)`` is ready to predict.
-
-    Raises:
-        mvitv2.data.folder.DataError: The data cannot be used as it lies there.
-        ValueError: The recipe makes no model, or the folder holds another run.
-        TrainingError: See :func:`mvitv2.train.loop.fit`.
-    """
-    return fit(classification_job(data, recipe, settings), recipe, settings, progress)
 
 
 def classification_job(data: str | Path, recipe: Recipe, settings: Settings) -> Job:

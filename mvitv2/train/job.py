@@ -1,10 +1,11 @@
 """What the engine is given to train: the parts that a task makes and the engine only calls."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mvitv2.core.model import MViT
+from mvitv2.data.samples import Samples, collate
 from mvitv2.train.objective import Objective
 
 Measure = Callable[[MViT, Callable[[int, int], None]], Mapping[str, float]]
@@ -20,6 +21,8 @@ class Job:
     """Training samples by :class:`~mvitv2.data.samples.SampleKey`, with a length."""
     objective: Objective
     measure: Measure
+    collate: Callable[[Sequence[Any]], Samples] = collate
+    """Samples of ``dataset`` to a batch that ``objective`` takes."""
     metric: str = "top1"
     """The figure of ``measure`` by which epochs are compared; more is better."""
     card: Mapping[str, Any] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from mvitv2.data.samples import Batch, collate
+from mvitv2.data.samples import Samples
 from mvitv2.tasks.devices import device_named
 from mvitv2.tasks.workers import quiet_worker
 from mvitv2.train.books import Books
@@ -124,7 +124,7 @@ class Run:
         weights = self.settings.output / BEST
         return Outcome(self.settings.output, weights, state.best, state.history, state.seconds, steps, state.unreadable)
 
-    def batches(self) -> Generator[list[Batch], None, None]:
+    def batches(self) -> Generator[list[Samples], None, None]:
         """The batches of every step that is left, one list of forward passes a step."""
         recipe, state = self.recipe, self.state
         sampler = MicroBatches(
@@ -138,7 +138,7 @@ class Run:
         loader = DataLoader(
             self.job.dataset,
             batch_sampler=sampler,
-            collate_fn=collate,
+            collate_fn=self.job.collate,
             num_workers=self.settings.workers,
             worker_init_fn=quiet_worker,
             pin_memory=next(state.model.parameters()).is_cuda,
@@ -148,7 +148,7 @@ class Run:
         for _ in range(state.step, self.schedule.steps):
             yield [next(source) for _ in range(sampler.passes())]
 
-    def advance(self, batches: Iterator[list[Batch]]) -> None:
+    def advance(self, batches: Iterator[list[Samples]]) -> None:
         """One step, with what is written and said about it."""
         started = time.monotonic()
         passes = next(batches)

@@ -1,7 +1,7 @@
 """What a model is trained to make small."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,8 +20,8 @@ class Loss(NamedTuple):
     """Images."""
 
 
-Objective = Callable[[nn.Module, Batch, int], Loss]
-"""Model, batch on the model's device, number of the forward pass in the run."""
+Objective = Callable[[nn.Module, Any, int], Loss]
+"""Model, batch of the job on the model's device, number of the forward pass in the run."""
 
 
 class Classification:

@@ -12,6 +12,7 @@ from typing import Any
 from mvitv2.train.values import Wrong, fitted, from_text, near, type_hints
 
 CHOICES = {
+    "task": ("classify",),
     "optimizer": ("adamw", "sgd"),
     "lr_scaling": ("linear", "sqrt", "none"),
     "schedule": ("cosine", "constant"),
@@ -33,6 +34,8 @@ class Recipe:
     source: str = ""
     """Where the numbers come from."""
 
+    task: str = "classify"
+    """What is learned: ``"classify"`` pictures. :mod:`mvitv2.train.jobs` has who makes a job of it."""
     model: str = "mvitv2_t"
     """A name of :func:`mvitv2.list_models`."""
     stages: dict[str, Any] = field(default_factory=dict)

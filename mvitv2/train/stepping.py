@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from mvitv2.data.samples import Batch
+from mvitv2.data.samples import Samples
 from mvitv2.tasks.evaluation import AUTOCAST
 from mvitv2.train.failures import TrainingError
 from mvitv2.train.objective import Objective
@@ -40,7 +39,7 @@ class NotFinite(TrainingError):
 
 
 def take_step(
-    state: TrainState, batches: Sequence[Batch], objective: Objective, recipe: Recipe, rate: float
+    state: TrainState, batches: Sequence[Samples], objective: Objective, recipe: Recipe, rate: float
 ) -> Stepped:
     """Change the weights once, by the mean gradient over the images of all batches.
 
@@ -55,16 +54,16 @@ def take_step(
         NotFinite: The weights are as they were.
     """
     device = next(state.model.parameters()).device
-    count = sum(len(batch.labels) for batch in batches)
+    count = sum(batch.num_samples for batch in batches)
     state.model.train()
     set_rate(state.optimizer, rate)
     state.optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), device=device)
     dtype = AUTOCAST[recipe.precision]
     for number, batch in enumerate(batches):
-        if len(batch.labels):
+        if batch.num_samples:
             with torch.autocast(device.type, dtype, enabled=dtype is not None):
-                there = moved(batch, device, recipe)
+                there = batch.to(device, channels_last=recipe.channels_last)
                 loss = objective(state.model, there, state.step * len(batches) + number)
             state.scaler.scale(loss.total / count).backward()
             total += loss.total.detach()
@@ -80,11 +79,3 @@ def take_step(
         state.average.update(state.model)
     state.step += 1
     return Stepped(mean, norm, count)
-
-
-def moved(batch: Batch, device: torch.device, recipe: Recipe) -> Batch:
-    """The batch on a device, in the memory format of the recipe."""
-    images: Tensor = batch.images.to(device, non_blocking=True)
-    if recipe.channels_last:
-        images = images.contiguous(memory_format=torch.channels_last)
-    return Batch(images, batch.labels.to(device, non_blocking=True), batch.unreadable)

@@ -19,9 +19,9 @@ from mvitv2.train.classification import (
     fingerprint,
     preprocessing_for,
     start_model,
-    train,
     train_transform,
 )
+from mvitv2.train.jobs import train
 from mvitv2.train.recipe import Recipe, overridden
 from mvitv2.train.recipes import recipe
 from mvitv2.train.settings import Settings
