@@ -69,8 +69,18 @@ class Options:
     """A weights file of any codebase to start from."""
     img_size: OfRecipe[int] = None
     """Side of the pictures in pixels."""
+    sampling: OfRecipe[Literal["shuffle", "balanced"]] = None
+    """Every picture once an epoch, or as many of every class."""
+    repeats: OfRecipe[int] = None
+    """Times that a picture is in a batch, augmented otherwise each time."""
+    overfit_batches: OfRecipe[int] = None
+    """Learn so many batches by heart and measure on them: a check that a model can learn at all."""
+    freeze: Annotated[tuple[str, ...] | None, arg(help_behavior_hint=HINT)] = None
+    """What is not trained: stem, a number (the stem and so many blocks), backbone, or patterns of parameter names."""
     epochs: OfRecipe[int] = None
     """Times that every picture is seen."""
+    patience: OfRecipe[int | Literal["none"]] = None
+    """Epochs without a better figure after which the run ends early."""
     batch_size: Annotated[int | None, arg(aliases=["-b"], help_behavior_hint=HINT)] = None
     """Pictures in one forward pass."""
     accumulation: OfRecipe[int] = None
@@ -105,6 +115,10 @@ class Options:
     """Largest entry of the gradient."""
     loss: OfRecipe[Literal["cross_entropy", "bce"]] = None
     """One class per picture, or yes and no for each class."""
+    target_threshold: OfRecipe[float | Literal["none"]] = None
+    """With bce: soft targets above it are a yes, the others a no."""
+    class_weights: Annotated[str | None, arg(help_behavior_hint=HINT)] = None
+    """How much a picture of each class counts: none, balanced, or numbers such as 1,2.5,1."""
     label_smoothing: OfRecipe[float] = None
     """Part of the target that is spread over all classes."""
     mixup: OfRecipe[float] = None

@@ -33,6 +33,8 @@ OTHER_KEYS = {
     "model_ema_decay": "ema_decay",
     "mixup_prob": "mix_probability",
     "mixup_switch_prob": "mix_switch",
+    "bce_target_thresh": "target_threshold",
+    "aug_repeats": "repeats",
 }
 """What timm and Ultralytics call a field, for commands that have the field."""
 REST = "set"

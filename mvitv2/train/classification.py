@@ -36,7 +36,9 @@ def classification_job(data: str | Path, recipe: Recipe, settings: Settings) -> 
     return Job(
         model=model,
         dataset=found["train"],
-        objective=Classification(recipe, len(names)),
+        objective=Classification(recipe, len(names), found["train"].labels),
+        order=found["train"].order,
+        labels=found["train"].labels,
         measure=measure_on(found["val"], recipe, settings),
         card={
             "classes": names,

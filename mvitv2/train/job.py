@@ -21,6 +21,10 @@ class Job:
     """Training samples by :class:`~mvitv2.data.samples.SampleKey`, with a length."""
     objective: Objective
     measure: Measure
+    order: Any = None
+    """The data set's own :class:`~mvitv2.train.order.Shuffle`, where it has one that reads faster than any other."""
+    labels: Any = None
+    """The class of every sample of ``dataset``, for balanced sampling; ``None`` where samples have not one class."""
     collate: Callable[[Sequence[Any]], Samples] = collate
     """Samples of ``dataset`` to a batch that ``objective`` takes."""
     metric: str = "top1"

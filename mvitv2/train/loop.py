@@ -21,8 +21,11 @@ from mvitv2.train.books import Books
 from mvitv2.train.checkpoint import BEST
 from mvitv2.train.failures import TrainingError, TrainingStopped, memory_explained
 from mvitv2.train.folder import locked
+from mvitv2.train.freezing import freeze, trained_of
 from mvitv2.train.generators import deterministic, own_generators
 from mvitv2.train.job import Job
+from mvitv2.train.order import order_of
+from mvitv2.train.patience import epochs_waited, exhausted
 from mvitv2.train.progress import Progress, silent
 from mvitv2.train.recipe import Recipe
 from mvitv2.train.sampler import MicroBatches, steps_per_epoch
@@ -79,6 +82,9 @@ def fit(job: Job, recipe: Recipe, settings: Settings, progress: Progress | None 
         stop = stack.enter_context(StopRequest())
         stack.callback(teller.close)
         job.model.to(device)
+        if recipe.freeze:
+            freeze(job.model, recipe.freeze)
+            teller.say("{:,} of {:,} parameters are trained".format(*trained_of(job.model)))
         if recipe.channels_last:
             job.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         job.model.set_grad_checkpointing(recipe.grad_checkpointing)
@@ -107,7 +113,7 @@ class Run:
             while True:
                 if state.step % self.per_epoch == 0 and state.measured < state.step // self.per_epoch:
                     self.measure()
-                if state.step >= steps:
+                if state.step >= steps or self.enough():
                     break
                 self.advance(batches)
         except RuntimeError as error:
@@ -124,16 +130,25 @@ class Run:
         weights = self.settings.output / BEST
         return Outcome(self.settings.output, weights, state.best, state.history, state.seconds, steps, state.unreadable)
 
+    def enough(self) -> bool:
+        """Whether the run ends early, told once: it follows from the epochs alone, whenever it is asked."""
+        history, metric = self.state.history, self.job.metric
+        if not exhausted(history, metric, self.recipe.patience):
+            return False
+        waited = epochs_waited(history, metric)
+        best = len(history) - waited
+        self.progress.say(f"ended early: {metric} has not been better than in epoch {best} for {waited} epochs")
+        return True
+
     def batches(self) -> Generator[list[Samples], None, None]:
         """The batches of every step that is left, one list of forward passes a step."""
         recipe, state = self.recipe, self.state
         sampler = MicroBatches(
-            len(self.job.dataset),
+            order_of(self.job, recipe),
             batch_size=recipe.batch_size,
             accumulation=recipe.accumulation,
             first=state.step,
             steps=self.schedule.steps,
-            seed=recipe.seed,
         )
         loader = DataLoader(
             self.job.dataset,

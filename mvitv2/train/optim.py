@@ -37,11 +37,14 @@ def parameter_groups(model: MViT, *, weight_decay: float, layer_decay: float = 1
         ValueError: Layer decay is asked for, and the depth of some blocks' parameters is unknown.
     """
     still = model.no_weight_decay()
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    depth = depths(list(trained), model.group_matcher()) if layer_decay < 1 else dict.fromkeys(trained, 0)
+    parameters = dict(model.named_parameters())
+    # of all of them, so that a block's rate does not depend on what else is frozen
+    depth = depths(list(parameters), model.group_matcher()) if layer_decay < 1 else dict.fromkeys(parameters, 0)
     deepest = max(depth.values(), default=0)
     groups: dict[tuple[int, bool], list[str]] = {}
-    for name, parameter in trained.items():
+    for name, parameter in parameters.items():
+        if not parameter.requires_grad:
+            continue
         decays = parameter.ndim > 1 and name not in still
         groups.setdefault((depth[name], decays), []).append(name)
     return [

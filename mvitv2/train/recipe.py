@@ -16,6 +16,7 @@ CHOICES = {
     "optimizer": ("adamw", "sgd"),
     "lr_scaling": ("linear", "sqrt", "none"),
     "schedule": ("cosine", "constant"),
+    "sampling": ("shuffle", "balanced"),
     "loss": ("cross_entropy", "bce"),
     "precision": ("fp32", "tf32", "bf16", "fp16"),
     "select": ("best", "last"),
@@ -51,7 +52,20 @@ class Recipe:
     augmentation: dict[str, Any] = field(default_factory=lambda: {"kind": "published"})
     """``kind``: ``"published"`` (timm's), ``"shift"`` (small pictures) or ``"none"``; and the fields of that one."""
 
+    sampling: str = "shuffle"
+    """``"shuffle"``: an epoch sees every image once; ``"balanced"``: as many images of every class."""
+    repeats: int = 1
+    """Times that an image is in a batch, augmented otherwise each time; an epoch then sees fewer images (timm's
+    ``RepeatAugSampler``)."""
+    overfit_batches: int | None = None
+    """Train on so many batches of images and measure on the same ones: a model that can learn, learns them."""
+    freeze: tuple[str, ...] = ()
+    """What is not trained: ``"stem"``, a number ``"4"`` (the stem and so many blocks), ``"backbone"`` (all but the
+    classifier) or a pattern of parameter names such as ``"blocks.*.mlp.*"``."""
+
     epochs: int = 300
+    patience: int | None = None
+    """Epochs without a better figure after which a run ends early; ``None``: it never does."""
     batch_size: int = 128
     """Images in one forward pass of one process."""
     accumulation: int = 1
@@ -84,6 +98,11 @@ class Recipe:
 
     loss: str = "cross_entropy"
     """``"cross_entropy"``, or ``"bce"``: one yes or no per class."""
+    target_threshold: float | None = None
+    """With ``"bce"``: soft targets above it are a yes, the others a no (timm's ``bce_target_thresh``)."""
+    class_weights: str | tuple[float, ...] = "none"
+    """How much an image of a class counts in the loss: ``"none"`` (all alike), ``"balanced"`` (rare classes more, so
+    that each class counts the same in all), or a number for each class in order."""
     label_smoothing: float = 0.1
     mixup: float = 0.8
     """Alpha of mixup, 0 for none; mixup and cutmix are timm's (extra ``train``)."""
@@ -171,10 +190,11 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 
 
 RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
-    ("at least 1", lambda v: v >= 1, ("epochs", "batch_size", "accumulation", "lr_batch", "img_size")),
+    ("at least 1", lambda v: v >= 1, ("epochs", "batch_size", "accumulation", "lr_batch", "img_size", "repeats")),
+    ("at least 1, or none", lambda v: v >= 1, ("patience", "overfit_batches")),
     ("0 or more", lambda v: v >= 0, ("lr", "warmup_lr", "min_lr", "warmup_epochs", "weight_decay", "mixup", "cutmix")),
     ("0 or more", lambda v: v >= 0, ("seed", "momentum")),
-    ("at least 0 and below 1", lambda v: 0 <= v < 1, ("label_smoothing", "drop_path", "ema_decay")),
+    ("at least 0 and below 1", lambda v: 0 <= v < 1, ("label_smoothing", "drop_path", "ema_decay", "target_threshold")),
     ("a probability, 0 to 1", lambda v: 0 <= v <= 1, ("mix_probability", "mix_switch")),
     ("above 0, or none for no clipping", lambda v: v > 0, ("clip_norm", "clip_value")),
     ("above 0 and at most 1", lambda v: 0 < v <= 1, ("layer_decay",)),
@@ -192,6 +212,12 @@ def _offences(recipe: Recipe) -> Iterator[str]:
         yield from (f"{name}={value} must be {told}" for name, value in values if value is not None and not fits(value))
     if recipe.clip_norm is not None and recipe.clip_value is not None:
         yield f"clip_norm={recipe.clip_norm} and clip_value={recipe.clip_value} exclude each other; set one to none"
+    if recipe.target_threshold is not None and recipe.loss != "bce":
+        yield f"target_threshold={recipe.target_threshold} is for loss='bce', not for {recipe.loss!r}"
+    if recipe.class_weights not in ("none", "balanced") and isinstance(recipe.class_weights, str):
+        yield f"class_weights={recipe.class_weights!r} is none of 'none', 'balanced', or a number for each class"
+    if not isinstance(recipe.class_weights, str) and any(w < 0 for w in recipe.class_weights):
+        yield f"class_weights={recipe.class_weights} must be 0 or more"
     if recipe.warmup_epochs > recipe.epochs:
         yield f"warmup_epochs={recipe.warmup_epochs:g} is longer than epochs={recipe.epochs}"
     if (kind := recipe.augmentation.get("kind")) not in KINDS:

@@ -2,19 +2,10 @@
 
 from collections.abc import Iterator
 
-import torch
 from torch.utils.data import Sampler
 
-from mvitv2.data.samples import SampleKey, sample_seed
-
-SHUFFLE = -1
-"""Stands for a sample's index in the seed of an epoch's order."""
-
-
-def order(size: int, *, seed: int, epoch: int) -> list[int]:
-    """The indices ``0 .. size - 1`` in the order of an epoch."""
-    generator = torch.Generator().manual_seed(sample_seed(seed, epoch, SHUFFLE) >> 1)
-    return torch.randperm(size, generator=generator).tolist()
+from mvitv2.data.samples import SampleKey
+from mvitv2.train.order import Order
 
 
 def steps_per_epoch(size: int, global_batch: int) -> int:
@@ -35,35 +26,33 @@ class MicroBatches(Sampler[list[SampleKey]]):
     changes what a sample looks like. Workers go on loading while a model is evaluated between epochs.
 
     Args:
-        size: Images of the data set.
+        order: Which images an epoch sees.
         batch_size: Images in one forward pass.
         accumulation: Forward passes of a step.
         first: Step to start at, counted over the whole run.
         steps: Steps of the whole run.
-        seed: Of the run.
     """
 
-    def __init__(self, size: int, *, batch_size: int, accumulation: int, first: int, steps: int, seed: int):
-        self.size, self.batch_size, self.seed = size, batch_size, seed
+    def __init__(self, order: Order, *, batch_size: int, accumulation: int, first: int, steps: int):
+        self.order, self.batch_size = order, batch_size
         self.global_batch = batch_size * accumulation
         self.first, self.steps = first, steps
-        self.per_epoch = steps_per_epoch(size, self.global_batch)
+        self.per_epoch = steps_per_epoch(order.size, self.global_batch)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         """Lists of keys; :meth:`passes` of them belong to a step."""
-        epoch, indices = -1, []
+        epoch, keys = -1, []
         for step in range(self.first, self.steps):
             if step // self.per_epoch != epoch:
                 epoch = step // self.per_epoch
-                indices = order(self.size, seed=self.seed, epoch=epoch)
+                keys = self.order.keys(epoch)
             start = step % self.per_epoch * self.global_batch
-            share = indices[start : start + self.global_batch]
-            keys = [SampleKey(i, sample_seed(self.seed, epoch, i)) for i in share]
-            yield from (keys[i : i + self.batch_size] for i in range(0, len(keys), self.batch_size))
+            share = keys[start : start + self.global_batch]
+            yield from (share[i : i + self.batch_size] for i in range(0, len(share), self.batch_size))
 
     def passes(self) -> int:
         """Forward passes of every step."""
-        return -(-min(self.global_batch, self.size) // self.batch_size)
+        return -(-min(self.global_batch, self.order.size) // self.batch_size)
 
     def __len__(self) -> int:
         return (self.steps - self.first) * self.passes()

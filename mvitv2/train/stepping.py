@@ -9,6 +9,7 @@ import torch
 from mvitv2.data.samples import Samples
 from mvitv2.tasks.evaluation import AUTOCAST
 from mvitv2.train.failures import TrainingError
+from mvitv2.train.freezing import train_mode
 from mvitv2.train.objective import Objective
 from mvitv2.train.optim import clip, set_rate
 from mvitv2.train.recipe import Recipe
@@ -55,7 +56,7 @@ def take_step(
     """
     device = next(state.model.parameters()).device
     count = sum(batch.num_samples for batch in batches)
-    state.model.train()
+    train_mode(state.model)
     set_rate(state.optimizer, rate)
     state.optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), device=device)

@@ -29,11 +29,11 @@ def fitted(value: Any, hint: Any) -> Any:
     choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if value is None and types.NoneType in choices:
         return None
-    kind = next(choice for choice in choices if choice is not types.NoneType)
-    result = _as_kind(value, kind)
-    if result is None:
-        raise Wrong(_spoken(kind) + (" or none" if types.NoneType in choices else ""))
-    return result
+    kinds = [choice for choice in choices if choice is not types.NoneType]
+    for kind in kinds:
+        if (result := _as_kind(value, kind)) is not None:
+            return result
+    raise Wrong(" or ".join([*map(_spoken, kinds), *(["none"] if types.NoneType in choices else [])]))
 
 
 def _as_kind(value: Any, kind: Any) -> Any:
@@ -43,15 +43,22 @@ def _as_kind(value: Any, kind: Any) -> Any:
     if origin is dict:
         return {str(k): _frozen(v) for k, v in value.items()} if isinstance(value, Mapping) else None
     if origin is tuple:
-        inner = typing.get_args(kind)
-        if not isinstance(value, list | tuple) or len(value) != len(inner):
-            return None
-        return tuple(fitted(v, i) for v, i in zip(value, inner, strict=True))
+        return _as_tuple(value, typing.get_args(kind))
     if kind is int:
         return int(value) if number and value == int(value) else None
     if kind is float:
         return float(value) if number else None
     return value if isinstance(value, kind) else None
+
+
+def _as_tuple(value: Any, inner: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """A list as a tuple of so many values, or of any number of one kind; whole numbers may stand for words."""
+    if not isinstance(value, list | tuple):
+        return None
+    if inner[-1] is Ellipsis:
+        words = [str(v) if inner[0] is str and isinstance(v, int) else v for v in value]
+        return tuple(fitted(v, inner[0]) for v in words)
+    return tuple(fitted(v, i) for v, i in zip(value, inner, strict=True)) if len(value) == len(inner) else None
 
 
 def _frozen(value: Any) -> Any:
@@ -65,7 +72,9 @@ def _spoken(kind: Any) -> str:
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     origin = typing.get_origin(kind)
     if origin is tuple:
-        return f"{len(typing.get_args(kind))} numbers"
+        inner = typing.get_args(kind)
+        many = {str: "words", float: "numbers", int: "numbers"}
+        return many.get(inner[0], "values") if inner[-1] is Ellipsis else f"{len(inner)} numbers"
     return "a mapping" if origin is dict else names.get(kind, str(kind))
 
 
@@ -76,16 +85,27 @@ def from_text(value: Any, hint: Any) -> Any:
     """
     if not isinstance(value, str) or hint is str:
         return value
-    if str in typing.get_args(hint):
-        return None if value.strip().lower() in ("none", "null") else value
-    word = value.strip()
+    word, choices = value.strip(), typing.get_args(hint)
+    if typing.get_origin(hint) is tuple and choices[0] is str:
+        return () if word.lower() in ("", "none") else tuple(part.strip() for part in word.split(","))
+    if str in choices:
+        return _text_or(word, choices)
     constants = {"none": None, "null": None, "true": True, "false": False}
-    if word.lower() in constants:
-        return constants[word.lower()]
+    return constants[word.lower()] if word.lower() in constants else _literal(word)
+
+
+def _text_or(word: str, choices: tuple[Any, ...]) -> Any:
+    """A word for a field that is text, or something else that does not look like a word."""
+    if types.NoneType in choices:
+        return None if word.lower() in ("none", "null") else word
+    return _literal(word) if "," in word else word
+
+
+def _literal(word: str) -> Any:
     try:
         return ast.literal_eval(word)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return value
+        return word
 
 
 def near(name: str, known: Iterable[str]) -> str:

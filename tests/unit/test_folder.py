@@ -25,7 +25,7 @@ from mvitv2.data.samples import SampleKey, Unreadable, collate
 from mvitv2.data.splits import find_splits
 from mvitv2.data.transforms import EvalTransform
 from mvitv2.preprocessing import DIGITS
-from mvitv2.train.sampler import order
+from mvitv2.train.order import order
 
 TRANSFORM = EvalTransform(DIGITS)
 

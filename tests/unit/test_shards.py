@@ -27,6 +27,7 @@ from mvitv2.data.remote import ShardCache, fetched, is_url
 from mvitv2.data.samples import SampleKey, collate
 from mvitv2.data.shards import TarShards, expanded
 from mvitv2.data.tar import loaded, scanned, tar_index
+from mvitv2.train.order import Order
 from mvitv2.train.sampler import MicroBatches
 
 
@@ -300,7 +301,7 @@ def test_an_index_that_does_not_fit_is_refused(packed):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_sampler_of_training_goes_on_in_the_middle(packed, workers):
     def seen(first: int) -> list[float]:
-        sampler = MicroBatches(12, batch_size=2, accumulation=1, first=first, steps=12, seed=5)
+        sampler = MicroBatches(Order(12, 5), batch_size=2, accumulation=1, first=first, steps=12)
         loader = DataLoader(open_dataset(packed, red), batch_sampler=sampler, collate_fn=collate, num_workers=workers)
         return [value for batch in loader for value in batch.images.flatten().tolist()]
 

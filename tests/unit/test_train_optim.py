@@ -49,6 +49,12 @@ def test_parameters_that_are_not_trained_are_in_no_group(model: MViT) -> None:
     assert not any(name.startswith("patch_embed") for name in names)
 
 
+def test_what_is_frozen_changes_no_rate_of_the_rest(model: MViT) -> None:
+    model.requires_grad_(False).blocks[1].requires_grad_(True)
+    groups = parameter_groups(model, weight_decay=0.1, layer_decay=0.5)
+    assert {group.lr_scale for group in groups} == {0.25}
+
+
 def test_unknown_depths_are_an_error_not_a_guess() -> None:
     with pytest.raises(ValueError, match="no parameter matches the blocks"):
         depths(["rev_backbone.layers.0.F.attn.qkv.weight"], {"stem": "^patch", "blocks": [(r"^blocks\.(\d+)", None)]})

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from mvitv2.train.order import Order, order
 from mvitv2.train.recipe import Recipe
-from mvitv2.train.sampler import MicroBatches, order, steps_per_epoch
+from mvitv2.train.sampler import MicroBatches, steps_per_epoch
 from mvitv2.train.schedule import Schedule, lr_scale, schedule_of
 
 
@@ -35,7 +36,7 @@ def test_rates_are_scaled_by_the_global_batch_alone() -> None:
 @pytest.mark.parametrize("size, batch, accumulation", [(10, 2, 1), (11, 2, 2), (3, 8, 1), (7, 2, 4), (100, 7, 3)])
 def test_every_epoch_sees_images_at_most_once_and_whole_batches(size: int, batch: int, accumulation: int) -> None:
     per_epoch = steps_per_epoch(size, batch * accumulation)
-    sampler = MicroBatches(size, batch_size=batch, accumulation=accumulation, first=0, steps=3 * per_epoch, seed=1)
+    sampler = MicroBatches(Order(size, 1), batch_size=batch, accumulation=accumulation, first=0, steps=3 * per_epoch)
     lists = list(sampler)
     assert len(lists) == len(sampler) == 3 * per_epoch * sampler.passes()
     for epoch in range(3):
@@ -47,9 +48,9 @@ def test_every_epoch_sees_images_at_most_once_and_whole_batches(size: int, batch
 
 @pytest.mark.parametrize("first", [1, 4, 5, 13])
 def test_starting_later_is_the_rest(first: int) -> None:
-    options = {"batch_size": 2, "accumulation": 2, "steps": 15, "seed": 9}
-    whole = list(MicroBatches(21, first=0, **options))
-    assert list(MicroBatches(21, first=first, **options)) == whole[2 * first :]
+    options = {"batch_size": 2, "accumulation": 2, "steps": 15}
+    whole = list(MicroBatches(Order(21, 9), first=0, **options))
+    assert list(MicroBatches(Order(21, 9), first=first, **options)) == whole[2 * first :]
 
 
 def test_orders_differ_by_epoch_and_seed() -> None:
