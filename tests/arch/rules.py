@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "weights": {"aliases", "core", "kernels", "preprocessing", "variants"},  # a file becomes a variant, and is built
     "data": {"preprocessing"},
     "explain": {"core"},
-    "tasks": {"core", "data", "preprocessing"},
+    "tasks": {"core", "data", "preprocessing", "variants"},
     "train": {"core", "data", "models", "preprocessing", "tasks", "weights"},
     "report": {"_version", "core", "data", "explain", "tasks", "weights"},
     "demo": {"core", "data", "models", "report", "tasks", "train", "weights"},

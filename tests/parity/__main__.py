@@ -1,6 +1,10 @@
-"""``python -m tests.parity outputs FIXTURE.json OUT.npz``: run a fixture and write what it names.
+"""Fixtures from the command line, also ones that nobody here has seen.
 
-The fixture's configuration, tensors and inputs are all that is used; expected values may be missing.
+``python -m tests.parity outputs FIXTURE.json OUT.npz``: run a fixture of a backbone and write what it names. Its
+configuration, tensors and inputs are all that is used; expected values may be missing.
+
+``python -m tests.parity detector FIXTURE.json ...``: compare everything that fixtures of whole detectors say; a
+difference makes the exit status 1.
 """
 
 import argparse
@@ -15,6 +19,7 @@ from mvitv2.kernels import BACKENDS
 
 from . import parity_weights as pw
 from .build import load
+from .detector_compare import compared
 from .run import arrays, numpy_arrays
 
 
@@ -37,6 +42,18 @@ def outputs(arguments: argparse.Namespace) -> int:
     return 0 if report["ok"] else 1
 
 
+def detector(arguments: argparse.Namespace) -> int:
+    """One line for every section of every fixture."""
+    wrong = 0
+    for path in arguments.fixtures:
+        for line in compared(path):
+            wrong += not line.ok
+            sys.stdout.write(f"{'ok ' if line.ok else 'BAD'} {path.name}: {line.section}: {line.text}\n")
+            sys.stdout.flush()
+    sys.stdout.write(f"{wrong} sections differ\n" if wrong else "no section differs\n")
+    return 1 if wrong else 0
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.parity", description=__doc__)
@@ -47,6 +64,9 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--precision", choices=("float64", "float32"), default="float64")
     command.add_argument("--backend", choices=sorted(BACKENDS), default="reference")
     command.set_defaults(run=outputs)
+    command = commands.add_parser("detector", help="compare whole detectors with their fixtures")
+    command.add_argument("fixtures", type=Path, nargs="+")
+    command.set_defaults(run=detector)
     arguments = parser.parse_args(argv)
     return arguments.run(arguments)
 
