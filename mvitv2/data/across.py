@@ -8,7 +8,7 @@ import numpy as np
 
 from mvitv2.data.duplicates import Copies, exact_copies, near_copies
 from mvitv2.data.findings import KEPT, NOTE, WARNING, Finding, Limits, SplitFacts, plural, some
-from mvitv2.data.labelled import LabelledImages
+from mvitv2.data.labelled import LabelledImages, Pictures
 from mvitv2.data.looks import Looks
 from mvitv2.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
@@ -16,7 +16,7 @@ Place = tuple[str, int]
 """A split, and an index in it."""
 
 
-def found_copies(datasets: Mapping[str, LabelledImages], seen: Mapping[str, Looks], limits: Limits) -> list[Finding]:
+def found_copies(datasets: Mapping[str, Pictures], seen: Mapping[str, Looks], limits: Limits) -> list[Finding]:
     """Pictures that are there more than once: in one split, under two classes, or in two splits."""
     found: list[Finding] = []
     for kind, groups in copies(seen, limits).items():
@@ -56,13 +56,13 @@ def _spelled(groups: Sequence[Copies], places: Sequence[Place]) -> list[list[Pla
     return [[places[place] for place in group.places] for group in groups]
 
 
-def _names(datasets: Mapping[str, LabelledImages], group: Sequence[Place]) -> set[str]:
+def _names(datasets: Mapping[str, Pictures], group: Sequence[Place]) -> set[str]:
     """The classes that a group is under."""
-    return {datasets[split].classes[int(datasets[split].labels[index])] for split, index in group}
+    return {datasets[split].told(index) for split, index in group}
 
 
 def _copies_finding(
-    datasets: Mapping[str, LabelledImages], kind: str, what: str, splits: Sequence[str], groups: list[list[Place]]
+    datasets: Mapping[str, Pictures], kind: str, what: str, splits: Sequence[str], groups: list[list[Place]]
 ) -> Finding:
     """A sentence on some groups of copies."""
     examples = tuple(" = ".join(str(datasets[split].path(i)) for split, i in group) for group in groups[:KEPT])

@@ -46,6 +46,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ON_THEIR_SIDE = (5, 6, 7, 8)
 # What Pillow's decoders raise on damaged data; seen on fuzzed files of every format above.
 _DECODE_ERRORS = (
     OSError, ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, EOFError, AttributeError,
@@ -120,6 +121,21 @@ def read_with_traits(
         return _decoded(_rewindable(source, name), name, max_pixels, channels, background)
     except MemoryError as error:
         raise ImageError("needs more memory than there is to decode; lower max_pixels or free memory", name) from error
+
+
+def read_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Height and width of the upright picture in a file; only its header is read.
+
+    Raises:
+        ImageError: As :func:`read_image`, but for damage behind the header.
+    """
+    name = source_name(path)
+    with opened(path, name) as file, _QUIET:
+        head = file.read(HEAD_BYTES)
+        if not head:
+            raise ImageError("is empty (0 bytes); copy or download it again", name)
+        image = _identified(file, head, name, max_pixels)
+        return image.size if _orientation(image) in _ON_THEIR_SIDE else (image.height, image.width)
 
 
 def source_name(source: ImageSource) -> str:
@@ -202,10 +218,6 @@ def _decoded(
         raise ImageError("is empty (0 bytes); copy or download it again", name)
     with _QUIET:
         image = _identified(file, head, name, max_pixels)
-        width, height = image.size
-        if width * height > max_pixels:
-            reason = f"has {width} x {height} pixels, more than max_pixels={max_pixels}; shrink it or raise the limit"
-            raise ImageError(reason, name)
         try:
             image.load()
         except _DECODE_ERRORS as error:
@@ -241,6 +253,10 @@ def _identified(file: BinaryIO, head: bytes, name: str, max_pixels: int) -> Imag
         raise ImageError(f"is damaged near its start ({_short(error)}); copy or download it again", name) from error
     if not all(image.size):
         raise ImageError(f"has {image.size[0]} x {image.size[1]} pixels: there is nothing in it", name)
+    width, height = image.size
+    if width * height > max_pixels:
+        reason = f"has {width} x {height} pixels, more than max_pixels={max_pixels}; shrink it or raise the limit"
+        raise ImageError(reason, name)
     return image
 
 

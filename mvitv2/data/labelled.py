@@ -42,26 +42,17 @@ class Scan:
     """Those that are no readable image, each with the reason."""
 
 
-class LabelledImages(Dataset[Any]):
-    """Pictures with a class each. An item is ``(transform(image), label)``.
-
-    A key is an index or a :class:`mvitv2.data.samples.SampleKey`, whose seed then decides the augmentation.
+class Pictures(Dataset[Any]):
+    """Pictures by index, each out of a file or out of bytes in one.
 
     Attributes:
-        classes: Names of the classes as the data has them; a label is an index into them.
-        class_names: What people call them; the same unless given.
-        labels: ``(N,)`` int64.
-        transform: A picture to a tensor; ``None``: items hold the RGB picture itself.
+        transform: What is done to a picture; ``None``: nothing.
         notes: Sentences about what was left out while the set was opened.
     """
 
-    labels: np.ndarray
-    classes: tuple[str, ...]
-    class_names: tuple[str, ...]
-
     def __init__(
         self,
-        transform: Transform | None = None,
+        transform: Any = None,
         *,
         on_error: str = "raise",
         max_pixels: int = MAX_PIXELS,
@@ -69,7 +60,7 @@ class LabelledImages(Dataset[Any]):
         """Keep how pictures are read.
 
         Args:
-            transform: A picture to a tensor.
+            transform: What is done to a picture.
             on_error: ``"raise"`` names the file in an :class:`ImageError`; ``"skip"`` gives an
                 :class:`mvitv2.data.samples.Unreadable` in its place, which ``collate`` counts. Nothing is replaced.
             max_pixels: As in :func:`mvitv2.data.images.read_image`.
@@ -93,6 +84,62 @@ class LabelledImages(Dataset[Any]):
         """Changes when the file of a sample does, told without reading it."""
         raise NotImplementedError
 
+    def told(self, index: int) -> str:
+        """What the data says about a sample, in words: its class."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        """How many pictures there are, readable or not."""
+        raise NotImplementedError
+
+    def read(self, index: int) -> Image.Image:
+        """The picture of a sample, RGB and upright."""
+        source = self.source(index)
+        name = None if isinstance(source, Path) else str(self.path(index))
+        return read_image(source, max_pixels=self.max_pixels, name=name)
+
+    def look(self, source: ImageSource, index: int) -> tuple[Image.Image, Traits]:
+        """The picture in ``source``, which is that of a sample, and what it was before it became RGB."""
+        return read_with_traits(source, max_pixels=self.max_pixels, name=str(self.path(index)))
+
+    def order(self, *, seed: int, epoch: int) -> list[int]:
+        """Every index once, in the order of an epoch: a pure function, so any part of it can be taken up anywhere."""
+        generator = torch.Generator().manual_seed(sample_seed(seed, epoch, SHUFFLE) >> 1)
+        return torch.randperm(len(self), generator=generator).tolist()
+
+    def scan(self, *, num_threads: int = 1) -> Scan:
+        """Open and decode every file, and report those that cannot be read."""
+
+        def fault(index: int) -> Unreadable | None:
+            try:
+                self.read(index)
+            except ImageError as error:
+                return Unreadable(index, str(self.path(index)), error.reason)
+            return None
+
+        with ThreadPoolExecutor(num_threads) as pool:
+            indices = iter(range(len(self)))
+            chunks = iter(lambda: list(islice(indices, _SCAN_CHUNK)), [])
+            faults = tuple(item for chunk in chunks for item in pool.map(fault, chunk) if item is not None)
+        return Scan(len(self), faults)
+
+
+class LabelledImages(Pictures):
+    """Pictures with a class each. An item is ``(transform(image), label)``.
+
+    A key is an index or a :class:`mvitv2.data.samples.SampleKey`, whose seed then decides the augmentation.
+
+    Attributes:
+        classes: Names of the classes as the data has them; a label is an index into them.
+        class_names: What people call them; the same unless given.
+        labels: ``(N,)`` int64.
+        transform: A picture to a tensor; ``None``: items hold the RGB picture itself.
+    """
+
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    class_names: tuple[str, ...]
+
     def name_classes(self, classes: Sequence[str], class_names: Sequence[str] | None) -> None:
         """Set ``classes`` and ``class_names``.
 
@@ -103,6 +150,10 @@ class LabelledImages(Dataset[Any]):
         self.class_names = tuple(class_names) if class_names is not None else self.classes
         if len(self.class_names) != len(self.classes):
             raise DataError(f"{len(self.class_names)} class names for {len(self.classes)} classes of {self}")
+
+    def told(self, index: int) -> str:
+        """The class of a sample."""
+        return self.classes[int(self.labels[index])]
 
     def __len__(self) -> int:
         """How many pictures there are, readable or not."""
@@ -125,21 +176,6 @@ class LabelledImages(Dataset[Any]):
             sample = image if self.transform is None else self.transform(image)
         return sample, int(self.labels[index])
 
-    def read(self, index: int) -> Image.Image:
-        """The picture of a sample, RGB and upright."""
-        source = self.source(index)
-        name = None if isinstance(source, Path) else str(self.path(index))
-        return read_image(source, max_pixels=self.max_pixels, name=name)
-
-    def look(self, source: ImageSource, index: int) -> tuple[Image.Image, Traits]:
-        """The picture in ``source``, which is that of a sample, and what it was before it became RGB."""
-        return read_with_traits(source, max_pixels=self.max_pixels, name=str(self.path(index)))
-
-    def order(self, *, seed: int, epoch: int) -> list[int]:
-        """Every index once, in the order of an epoch: a pure function, so any part of it can be taken up anywhere."""
-        generator = torch.Generator().manual_seed(sample_seed(seed, epoch, SHUFFLE) >> 1)
-        return torch.randperm(len(self), generator=generator).tolist()
-
     @property
     def counts(self) -> dict[str, int]:
         """How many pictures each class has."""
@@ -151,22 +187,6 @@ class LabelledImages(Dataset[Any]):
         """The classes for people, all different: ``n02012849 crane`` where the name is another than the class."""
         pairs = zip(self.classes, self.class_names, strict=True)
         return tuple(own if own == name else f"{own} {name}" for own, name in pairs)
-
-    def scan(self, *, num_threads: int = 1) -> Scan:
-        """Open and decode every file, and report those that cannot be read."""
-
-        def fault(index: int) -> Unreadable | None:
-            try:
-                self.read(index)
-            except ImageError as error:
-                return Unreadable(index, str(self.path(index)), error.reason)
-            return None
-
-        with ThreadPoolExecutor(num_threads) as pool:
-            indices = iter(range(len(self)))
-            chunks = iter(lambda: list(islice(indices, _SCAN_CHUNK)), [])
-            faults = tuple(item for chunk in chunks for item in pool.map(fault, chunk) if item is not None)
-        return Scan(len(self), faults)
 
 
 def file_stamp(path: Path) -> str:

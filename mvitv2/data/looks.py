@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from mvitv2.data.images import ImageError, opened
-from mvitv2.data.labelled import LabelledImages
+from mvitv2.data.labelled import Pictures
 from mvitv2.data.store import cache_folder, written_whole
 
 Told = Callable[[int, int], None]
@@ -112,7 +112,7 @@ class Looks:
         self.codes[index] = self.kinds.index(found.kind)
 
 
-def look(dataset: LabelledImages, index: int) -> Look | str:
+def look(dataset: Pictures, index: int) -> Look | str:
     """One look at a picture, or why it cannot be read."""
     try:
         source = dataset.source(index)
@@ -143,7 +143,7 @@ def described(image: Image.Image, digest: bytes, kind: str) -> Look:
 
 
 def looks(
-    dataset: LabelledImages, *, threads: int | None = None, cached: bool = True, on_progress: Told | None = None
+    dataset: Pictures, *, threads: int | None = None, cached: bool = True, on_progress: Told | None = None
 ) -> Looks:
     """A look at every picture, from the cache where no file has changed since.
 
@@ -172,7 +172,7 @@ def looks(
     return found
 
 
-def fingerprint(dataset: LabelledImages) -> str:
+def fingerprint(dataset: Pictures) -> str:
     """Changes when a file of the data set changes its name, size or time, or another comes or goes."""
     digest = hashlib.sha256(f"{_VERSION} {dataset.max_pixels} {len(dataset)}".encode())
     for index in range(len(dataset)):
@@ -180,7 +180,7 @@ def fingerprint(dataset: LabelledImages) -> str:
     return digest.hexdigest()[:40]
 
 
-def _all(dataset: LabelledImages, threads: int) -> Iterator[tuple[int, Look | str]]:
+def _all(dataset: Pictures, threads: int) -> Iterator[tuple[int, Look | str]]:
     """A look at every picture, few of them in memory at a time."""
     indices = iter(range(len(dataset)))
     with ThreadPoolExecutor(threads) as pool:

@@ -21,6 +21,11 @@ class PackedNames:
     def __len__(self) -> int:
         return len(self._ends) - 1
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """``(N,)``: bytes of each."""
+        return np.diff(self._ends)
+
     def __getitem__(self, index: int) -> str:
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} of {len(self)} files")

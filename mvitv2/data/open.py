@@ -16,7 +16,6 @@
 """
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,15 +26,10 @@ from mvitv2.data.forms import DigitsForm, FlatForm, FolderForm, Form, HubForm, L
 from mvitv2.data.hub import hub_splits
 from mvitv2.data.labelled import DataError, LabelledImages, Transform
 from mvitv2.data.remote import is_url
-from mvitv2.data.splits import SPLITS, find_splits, missing_message
+from mvitv2.data.splits import SPLITS, WHOLE, Spec, find_splits, missing_message, parts_by_split, role_of
 from mvitv2.data.tables import TABLE_SUFFIXES, is_table, listed_splits
 from mvitv2.data.truth import names_near, truth_for
 
-Spec = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]]
-"""What people type, a part per split in the order train, val, test, or a part by the name of its split."""
-
-WHOLE = ""
-"""Stands for the split of data that is not split."""
 BUILT_IN = ("digits",)
 
 _NESTED = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
@@ -133,34 +127,10 @@ def forms_of(spec: Spec) -> dict[str, Form]:
     Raises:
         DataError: There is no such data, or it is of no form known here.
     """
-    if isinstance(spec, Mapping):
-        unknown = [name for name in spec if name not in SPLITS]
-        if unknown:
-            raise DataError(f"{unknown[0]!r} is no split; they are called {', '.join(SPLITS)}")
-        return {split: _one_split(os.fspath(spec[split]), split) for split in SPLITS if split in spec}
-    parts = _parts(os.fspath(spec)) if isinstance(spec, str | os.PathLike) else [os.fspath(part) for part in spec]
-    if len(parts) == 1:
-        return _forms(parts[0])
-    roles = [_role(part) for part in parts]
-    usual = list(SPLITS)[: len(parts)]
-    if sorted(map(str, roles)) != sorted(usual):  # their names do not say it, their order does
-        roles = usual
-    if len(parts) > len(roles):
-        raise DataError(f"{len(parts)} parts are given; expected training, validation and maybe test data")
-    return forms_of(dict(zip([str(role) for role in roles], parts, strict=True)))
-
-
-def _parts(text: str) -> list[str]:
-    """A text at its commas, those in braces and in names that exist left alone."""
-    if Path(text).exists() or text.lower().startswith("pipe:"):
-        return [text]
-    return [part for part in re.split(r",(?![^{}]*\})", text) if part] or [text]
-
-
-def _role(text: str) -> str | None:
-    """The split that the name of some data says, if it says one."""
-    words = re.split(r"[^a-z]+", re.split(r"[/\\#]", text.rstrip("/\\"))[-1].lower())
-    return next((split for split, known in SPLITS.items() if any(word in known for word in words)), None)
+    parts = parts_by_split(spec)
+    if WHOLE in parts:
+        return _forms(parts[WHOLE])
+    return {split: _one_split(text, split) for split, text in parts.items()}
 
 
 def _one_split(text: str, split: str) -> Form:
@@ -269,7 +239,7 @@ def _split_form(folder: Path, files: Sequence[str], own: Path | None, split: str
         return FlatForm(own, truth)
     if own is not None and classes:
         return FolderForm(own)
-    tars = tuple(str(folder / name) for name in files if name.endswith(".tar") and _role(name) == split)
+    tars = tuple(str(folder / name) for name in files if name.endswith(".tar") and role_of(name) == split)
     return ShardForm(tars) if tars else None
 
 

@@ -1,6 +1,7 @@
-"""Finding ``train/``, ``val/`` and ``test/`` in a folder."""
+"""Which splits data has: ``train/``, ``val/`` and ``test/`` in a folder, or parts that people name one by one."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +19,50 @@ SPLITS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Folder names of each split, upper or lower case."""
+
+
+Spec = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]]
+"""What people type, a part per split in the order train, val, test, or a part by the name of its split."""
+
+WHOLE = ""
+"""Stands for the split of data that is not split."""
+
+
+def parts_by_split(spec: Spec) -> dict[str, str]:
+    """The part of every split, in the order train, val, test; under :data:`WHOLE` what is one part.
+
+    Raises:
+        DataError: A split that is none, or too many parts.
+    """
+    if isinstance(spec, Mapping):
+        unknown = [name for name in spec if name not in SPLITS]
+        if unknown:
+            raise DataError(f"{unknown[0]!r} is no split; they are called {', '.join(SPLITS)}")
+        return {split: os.fspath(spec[split]) for split in SPLITS if split in spec}
+    parts = _parts(os.fspath(spec)) if isinstance(spec, str | os.PathLike) else [os.fspath(part) for part in spec]
+    if len(parts) == 1:
+        return {WHOLE: parts[0]}
+    roles = [role_of(part) for part in parts]
+    usual = list(SPLITS)[: len(parts)]
+    if sorted(map(str, roles)) != sorted(usual):  # their names do not say it, their order does
+        roles = usual
+    if len(parts) > len(roles):
+        raise DataError(f"{len(parts)} parts are given; expected training, validation and maybe test data")
+    named = dict(zip([str(role) for role in roles], parts, strict=True))
+    return {split: named[split] for split in SPLITS if split in named}
+
+
+def _parts(text: str) -> list[str]:
+    """A text at its commas, those in braces and in names that exist left alone."""
+    if Path(text).exists() or text.lower().startswith("pipe:"):
+        return [text]
+    return [part for part in re.split(r",(?![^{}]*\})", text) if part] or [text]
+
+
+def role_of(text: str) -> str | None:
+    """The split that the name of some data says, if it says one."""
+    words = re.split(r"[^a-z]+", re.split(r"[/\\#]", text.rstrip("/\\"))[-1].lower())
+    return next((split for split, known in SPLITS.items() if any(word in known for word in words)), None)
 
 
 def find_splits(root: str | os.PathLike[str]) -> dict[str, Path]:

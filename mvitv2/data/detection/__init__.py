@@ -1,0 +1,1 @@
+"""Pictures with boxes and masks: files to the objects a detector trains on."""
