@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from mvitv2.data.samples import Samples
+from mvitv2.tasks.memory import device_gib, process_gib
 from mvitv2.train import checkpoint
 from mvitv2.train.failures import CheckpointError, TrainingError
 from mvitv2.train.folder import RECIPE, SUMMARY, MetricsLog, write_json, write_results, write_unreadable
@@ -172,8 +173,9 @@ class Books:
             "images_per_second": round(done.images / max(seconds, 1e-9), 2),
             "waited_for_data": round(waited / max(seconds, 1e-9), 4),
         }
-        if next(self.state.model.parameters()).is_cuda:
-            values["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        values["ram_gib"] = round(process_gib(), 2)
+        if (most := device_gib(next(self.state.model.parameters()).device)) is not None:
+            values["memory_gib"] = round(most, 2)
         if self.state.step % self.settings.log_steps == 0:
             self.attempt(lambda: self.log.write(values))
         self.progress.step(values)

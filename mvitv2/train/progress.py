@@ -1,8 +1,11 @@
-"""How a run goes, for people: a bar on a terminal, plain lines anywhere else."""
+"""How a run goes: a bar on a terminal, plain lines anywhere else, lines of JSON for programs."""
 
+import json
+import sys
 import time
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any, Protocol, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,7 +26,7 @@ class Progress(Protocol):
         ...
 
     def step(self, values: Mapping[str, Any]) -> None:
-        """A step is done: ``step``, ``epoch``, ``loss``, ``lr``, ``images_per_second``."""
+        """A step is done: ``step``, ``epoch``, ``loss``, ``lr``, ``images_per_second``, ``ram_gib``, ..."""
         ...
 
     def evaluating(self, done: int, total: int) -> None:
@@ -52,6 +55,12 @@ def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
     return "  ".join(parts)
 
 
+def memory(values: Mapping[str, Any]) -> str:
+    """Memory of the process, and of the GPU where there is one."""
+    device = f", GPU {values['memory_gib']:.1f} GiB" if "memory_gib" in values else ""
+    return f"{values.get('ram_gib', 0):.1f} GiB{device}"
+
+
 class Lines:
     """Plain lines: one an epoch, and one every few seconds of an epoch that takes longer.
 
@@ -77,7 +86,7 @@ class Lines:
         left = (now - self.began) / max(values["step"] - self.first, 1) * (self.steps - values["step"])
         self.say(
             f"step {values['step']}/{self.steps}  loss {values['loss']:.4f}  lr {values['lr']:.2e}  "
-            f"{values['images_per_second']:.0f} images/s  {seconds_spoken(left)} left"
+            f"{values['images_per_second']:.0f} images/s  {memory(values)}  {seconds_spoken(left)} left"
         )
 
     def evaluating(self, done: int, total: int) -> None:
@@ -126,9 +135,9 @@ class Bar:
 
     def step(self, values: Mapping[str, Any]) -> None:
         """Move it."""
-        told = f"loss {values['loss']:.3f} lr {values['lr']:.1e} {values['images_per_second']:.0f} img/s"
-        if "memory_gib" in values:
-            told += f" {values['memory_gib']:.1f} GiB"
+        told = (
+            f"loss {values['loss']:.3f} lr {values['lr']:.1e} {values['images_per_second']:.0f} img/s {memory(values)}"
+        )
         name = f"epoch {values['epoch']}/{self.epochs}"
         self.bars.update(self.task, completed=values["step"], description=name, told=told)
 
@@ -147,6 +156,85 @@ class Bar:
     def close(self) -> None:
         """Take the bar away."""
         self.bars.stop()
+
+
+class JsonLines:
+    """One object a line, for programs: ``event`` is ``start``, ``step``, ``epoch`` or ``note``, the rest its values.
+
+    Args:
+        file: Where to; standard output if not given.
+    """
+
+    def __init__(self, file: TextIO | None = None):
+        self.file = sys.stdout if file is None else file
+
+    def write(self, event: str, values: Mapping[str, Any]) -> None:
+        """A line, at once."""
+        self.file.write(json.dumps({"event": event, **values}) + "\n")
+        self.file.flush()
+
+    def start(self, *, step: int, steps: int, epochs: int) -> None:
+        """Where the run starts or goes on."""
+        self.write("start", {"step": step, "steps": steps, "epochs": epochs})
+
+    def step(self, values: Mapping[str, Any]) -> None:
+        """A step's figures."""
+        self.write("step", values)
+
+    def evaluating(self, done: int, total: int) -> None:
+        """Nothing: the epoch follows."""
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """An epoch's figures."""
+        self.write("epoch", row)
+
+    def say(self, text: str) -> None:
+        """A sentence."""
+        self.write("note", {"text": text})
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Together:
+    """Several listeners as one; each hears everything, and all are closed even if closing one fails.
+
+    Args:
+        *listeners: In the order in which they are told.
+    """
+
+    def __init__(self, *listeners: Progress):
+        self.listeners = listeners
+
+    def start(self, *, step: int, steps: int, epochs: int) -> None:
+        """The run begins or goes on."""
+        self._all(lambda one: one.start(step=step, steps=steps, epochs=epochs))
+
+    def step(self, values: Mapping[str, Any]) -> None:
+        """A step is done."""
+        self._all(lambda one: one.step(values))
+
+    def evaluating(self, done: int, total: int) -> None:
+        """Images are measured."""
+        self._all(lambda one: one.evaluating(done, total))
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """An epoch is done."""
+        self._all(lambda one: one.epoch(row))
+
+    def say(self, text: str) -> None:
+        """A sentence."""
+        self._all(lambda one: one.say(text))
+
+    def close(self) -> None:
+        """The run has ended."""
+        with ExitStack() as stack:
+            for one in reversed(self.listeners):
+                stack.callback(one.close)
+
+    def _all(self, tell: Callable[[Progress], None]) -> None:
+        for one in self.listeners:
+            tell(one)
 
 
 def silent() -> Progress:

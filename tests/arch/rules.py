@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "explain": {"core"},
     "tasks": {"core", "data", "preprocessing", "variants"},
     "train": {"core", "data", "models", "preprocessing", "tasks", "weights"},
-    "report": {"_version", "core", "data", "explain", "tasks", "weights"},
+    "report": {"_version", "core", "data", "explain", "tasks", "train", "weights"},  # a report is on a run
     "demo": {"core", "data", "models", "report", "tasks", "train", "weights"},
 }
 ALL_BUT_CLI = set(MAY_IMPORT)
