@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from tyro.conf import Positional, arg
 
-from mvitv2.cli.output import millions, notes
+from mvitv2.cli.output import millions
 
 if TYPE_CHECKING:
     from mvitv2.train.job import Job
@@ -152,26 +152,42 @@ class Options:
     """A line of metrics.jsonl every so many steps."""
     deterministic: Literal["auto", "yes", "no"] = "auto"
     """The same bits every time; auto: on a CPU."""
+    check: bool = True
+    """Look at all pictures first, as `mvitv2 check` does; what was seen of unchanged files is remembered."""
+    log: str = "auto"
+    """Trackers: tensorboard, wandb, mlflow, trackio, with commas between; auto: TensorBoard if installed; or none."""
+    json: bool = False
+    """Print a line of JSON for every step and epoch instead of text."""
+    report: bool = True
+    """Keep report.html in the folder: curves while training goes on, everything at its end."""
 
 
 def run(options: Options) -> int:
     """Train to the end, or go on to it."""
     from mvitv2.cli.chosen import chosen_recipe, settings_of
+    from mvitv2.cli.followed import last_page, listeners, look_at, notes_for
     from mvitv2.tasks.devices import device_named
     from mvitv2.train.jobs import job_for
     from mvitv2.train.loop import fit
-    from mvitv2.train.progress import progress_on
+    from mvitv2.train.progress import JsonLines
 
     recipe, settings = chosen_recipe(options), settings_of(options)
     device_named(settings.device)  # before the data is read
-    with notes():
+    told = listeners(options, recipe, settings)
+    look_at(options, recipe)
+    with notes_for(options):
         job = job_for(options.data, recipe, settings)
     classes = job.model.config.num_classes
     if options.num_classes not in (None, classes):
         raise ValueError(f"--num-classes {options.num_classes}: {options.data} has {classes} class folders")
-    print(opening(recipe, job))
-    outcome = fit(job, recipe, settings, progress_on())
-    print(summary(options, outcome))
+    told.say(opening(recipe, job))
+    outcome = fit(job, recipe, settings, told)
+    page = last_page(options, outcome, recipe, settings)
+    if options.json:
+        done = {"weights": str(outcome.weights), "report": page and str(page), "unreadable": len(outcome.unreadable)}
+        JsonLines().write("done", {"best": outcome.best, "seconds": outcome.seconds, **done})
+    else:
+        told.say(summary(options, outcome, page))
     return 0
 
 
@@ -186,12 +202,15 @@ def opening(recipe: "Recipe", job: "Job") -> str:
     return f"{model}, {parameters} parameters; recipe {recipe.name}, {recipe.epochs} epochs; {data}"
 
 
-def summary(options: Options, outcome: "Outcome") -> str:
+def summary(options: Options, outcome: "Outcome", page: Path | None) -> str:
     """Where the weights are, how good they are, and what to do next."""
-    best = outcome.best
+    best, lost, folder = outcome.best, len(outcome.unreadable), str(outcome.folder)
     name = "top-1" if best["metric"] == "top1" else best["metric"]
-    return (
-        f"{name} {100 * best['value']:.2f} % after epoch {best['epoch']}; weights in {outcome.weights}\n"
-        f"next: {shlex.join(['mvitv2', 'eval', str(outcome.folder), options.data])}\n"
-        f"      {shlex.join(['mvitv2', 'predict', str(outcome.folder)])} PICTURE..."
-    )
+    lines = [f"{name} {100 * best['value']:.2f} % after epoch {best['epoch']}; weights in {outcome.weights}"]
+    if lost:
+        lines.append(f"{lost} training pictures could not be read; {outcome.folder / 'unreadable.txt'} names them")
+    if page:
+        lines.append(f"report: {page}")
+    lines.append(f"next: {shlex.join(['mvitv2', 'eval', folder, options.data])}")
+    lines.append(f"      {shlex.join(['mvitv2', 'predict', folder])} PICTURE...")
+    return "\n".join(lines)

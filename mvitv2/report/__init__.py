@@ -4,16 +4,14 @@
 """
 
 import os
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 
-from mvitv2._version import __version__
 from mvitv2.report import page
+from mvitv2.report.curves import training
+from mvitv2.report.frame import write_page
 from mvitv2.report.page import Report
 from mvitv2.report.pictures import Sample, samples
 from mvitv2.report.runs import report_on
-from mvitv2.weights.files import replacing
 
 __all__ = ["Report", "Sample", "report_on", "samples", "write_report"]
 
@@ -27,21 +25,16 @@ def write_report(path: str | os.PathLike[str], report: Report) -> Path:
     """
     evaluation, names = report.evaluation, [c.name for c in report.evaluation.per_class]
     mistakes = evaluation.images - round(evaluation.top1 * evaluation.images)
+    lost = {item.path: item.reason for item in evaluation.unreadable}
     body = [
         page.header(report),
         page.pictures(report.samples, mistakes),
-        page.training(report.history, report.steps),
+        training(report.history, report.steps),
         page.classes(evaluation, names),
-        page.unreadable(evaluation),
+        page.unreadable(lost, "They are in no figure here."),
+        page.unreadable(report.unreadable, "They are training images; the run left them out and went on."),
         page.next_steps(report.next_steps),
         page.details("Recipe: every setting of this run", report.recipe),
-        page.details("Versions", report.versions),
-        f"<footer>Written by mvitv2 {__version__}. This file is complete: it loads nothing.</footer>",
+        page.details("Environment", report.versions),
     ]
-    text = Template(files(__name__).joinpath("template.html").read_text(encoding="utf-8")).substitute(
-        title=page.escape(report.title), body="\n".join(part for part in body if part)
-    )
-    target = Path(path)
-    with replacing(target) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-    return target
+    return write_page(path, report.title, body)

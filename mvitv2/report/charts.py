@@ -44,6 +44,7 @@ def line_chart(
     x_name: str,
     spoken: Callable[[float], str] = plain,
     top: float | None = None,
+    low: float | None = None,
 ) -> str:
     """Curves over one axis as an ``<svg>``; empty where no curve has a point.
 
@@ -53,6 +54,7 @@ def line_chart(
         x_name: What the horizontal axis counts.
         spoken: How a value is written.
         top: Upper end of the vertical axis; the largest value if not given.
+        low: Its lower end; the smallest value if not given.
     """
     drawn = [Curve(c.name, thinned(c.points), c.style, c.marks) for c in curves if c.points]
     if not drawn:
@@ -60,7 +62,7 @@ def line_chart(
     xs = [x for c in drawn for x, _ in c.points]
     ys = [y for c in drawn for _, y in c.points]
     x_ticks = [x for x in ticks(0, max(xs), 7) if x <= max(xs) and x == int(x)]
-    y_ticks = ticks(min(ys), max(ys) if top is None else top, 5)
+    y_ticks = ticks(min(ys) if low is None else low, max(ys) if top is None else top, 5)
     place = _Place(0, max(xs), y_ticks[0], y_ticks[-1])
     parts = [
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">',

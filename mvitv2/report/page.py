@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from mvitv2.report.charts import Curve, confused_pairs, confusion_matrix, line_chart, percent
+from mvitv2.report.charts import confused_pairs, confusion_matrix, percent
 from mvitv2.report.pictures import Sample
 from mvitv2.tasks.evaluation import Evaluation
 from mvitv2.tasks.metrics import ClassResult
@@ -34,6 +34,8 @@ class Report:
     versions: Mapping[str, str] = field(default_factory=dict)
     next_steps: Sequence[tuple[str, str]] = ()
     """Sentences and commands."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Reason by file, of training images that could not be read."""
 
 
 def header(report: Report) -> str:
@@ -50,39 +52,6 @@ def header(report: Report) -> str:
 <div class="soft">{right} of {evaluation.images} {escape(report.images)}; between {percent(low)} and {percent(high)}
 with 95 % confidence</div>
 </div><dl class="facts">{items}</dl></header>"""
-
-
-def training(history: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> str:
-    """Loss, accuracy and learning rate over the run; nothing where no history is known."""
-    if not history:
-        return ""
-    per_epoch = history[0]["step"] / history[0]["epoch"]
-    loss = line_chart(
-        "Loss by epoch",
-        [
-            Curve("each step", [(s["step"] / per_epoch, s["loss"]) for s in steps], "faint"),
-            Curve("training", [(r["epoch"], r["train_loss"]) for r in history], "a", marks=True),
-            Curve("validation", [(r["epoch"], r["val_loss"]) for r in history if "val_loss" in r], "b", marks=True),
-        ],
-        x_name="epoch",
-    )
-    accuracy = line_chart(
-        "Accuracy by epoch",
-        [
-            Curve("top-1", [(r["epoch"], r["top1"]) for r in history], "b", marks=True),
-            Curve(
-                "top-1 without averaging", [(r["epoch"], r["raw_top1"]) for r in history if "raw_top1" in r], "faint"
-            ),
-        ],
-        x_name="epoch",
-        spoken=percent,
-        top=1.0,
-    )
-    rates = [(s["step"] / per_epoch, s["lr"]) for s in steps] or [(r["epoch"], r["lr"]) for r in history]
-    rate = line_chart("Learning rate by epoch", [Curve("rate", rates, "a")], x_name="epoch")
-    cards = (("Loss", loss), ("Accuracy on validation images", accuracy), ("Learning rate", rate))
-    drawn = "".join(f'<div class="card"><h3>{name}</h3>{chart}</div>' for name, chart in cards)
-    return f'<section><h2>Training</h2><div class="cards">{drawn}</div></section>'
 
 
 def classes(evaluation: Evaluation, names: Sequence[str]) -> str:
@@ -163,15 +132,24 @@ def _figure(sample: Sample) -> str:
     )
 
 
-def unreadable(evaluation: Evaluation, most: int = 20) -> str:
-    """Files that could not be read; nothing where all could."""
-    files = evaluation.unreadable
+def unreadable(files: Mapping[str, str], what: str, most: int = 200) -> str:
+    """Files that could not be read, with the reason of each; nothing where all could.
+
+    Args:
+        files: Reason by file.
+        what: What they are, and what became of them, as a sentence.
+        most: How many are named.
+    """
     if not files:
         return ""
-    items = "".join(f"<li>{escape(f.path)}: {escape(f.reason)}</li>" for f in files[:most])
+    items = "".join(f"<li>{escape(path)}: {escape(reason)}</li>" for path, reason in list(files.items())[:most])
     rest = f"<li>and {len(files) - most} more</li>" if len(files) > most else ""
-    told = f"<h2>{len(files)} files could not be read</h2><p>They are in no figure here.</p>"
-    return f"<section>{told}<ul>{items}{rest}</ul></section>"
+    count = f"{len(files)} file{'s' * (len(files) > 1)}"
+    told = f"<h2>{count} could not be read</h2><p>{escape(what)}</p>"
+    return (
+        f"<section>{told}<details{' open' if len(files) <= 10 else ''}><summary>Which, and why</summary>"
+        f'<ul class="files">{items}{rest}</ul></details></section>'
+    )
 
 
 def next_steps(steps: Sequence[tuple[str, str]]) -> str:

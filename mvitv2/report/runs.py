@@ -22,6 +22,7 @@ def report_on(
     run: Mapping[str, Any] | None = None,
     images: str = "images",
     next_steps: tuple[tuple[str, str], ...] = (),
+    unreadable: Mapping[str, str] | None = None,
 ) -> Report:
     """What a page shows of a model on some data.
 
@@ -33,11 +34,12 @@ def report_on(
         run: What :func:`mvitv2.train.folder.read_run` gives of the run that trained the model: curves, recipe, time.
         images: What they are, to be read after their number.
         next_steps: Sentences and commands for the reader.
+        unreadable: Reason by file, of training images that could not be read.
     """
     run = run or {}
     summary = run.get("summary") or {}
     facts = {
-        "Test images": f"{evaluation.images:,}",
+        "Images": f"{evaluation.images:,}",
         "Classes": f"{len(evaluation.per_class):,}",
         "Parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "Image size": _size(model),
@@ -56,6 +58,7 @@ def report_on(
         recipe=run.get("recipe", {}),
         versions=summary.get("versions") or {"mvitv2": __version__, "torch": str(torch.__version__)},
         next_steps=next_steps,
+        unreadable=unreadable or {},
     )
 
 

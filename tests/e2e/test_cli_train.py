@@ -39,6 +39,11 @@ def test_a_run_can_be_measured_used_and_gone_on_with(capsys, tmp_path) -> None:
     shown = capsys.readouterr().out
     assert "recipe digits, 1 epochs; 1258 pictures of 10 classes, 32 pixels" in shown
     assert "epoch 1/1" in shown and f"next: mvitv2 eval {tmp_path / 'run'} digits" in shown
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert f"report: {tmp_path / 'run' / 'report.html'}" in shown and "What is taken for what" in page
+    assert page.count("<figure") == 24 and "Recipe: every setting" in page and "Environment" in page
+    assert 'http-equiv="refresh"' not in page
+    assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
     assert main(["eval", str(tmp_path / "run"), "digits"]) == 0
     assert capsys.readouterr().out.startswith("images             270\n")
     assert main(words) == 0
@@ -47,6 +52,17 @@ def test_a_run_can_be_measured_used_and_gone_on_with(capsys, tmp_path) -> None:
     assert "lr: 0.002 -> 1.0" in capsys.readouterr().err
     assert main([*words, "--resume", "never"]) == 1
     assert "holds a run already" in capsys.readouterr().err
+
+
+def test_a_run_for_programs(capsys, tmp_path) -> None:
+    words = ["train", "digits", "--output", str(tmp_path / "run"), *SMALL, "--json", "--no-report", "--log", "none"]
+    assert main(words) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["event"] for line in lines] == ["note", "start", *["step"] * 4, "epoch", "done"]
+    assert lines[-1]["best"]["epoch"] == 1 and lines[-1]["report"] is None
+    assert not (tmp_path / "run" / "report.html").exists() and not (tmp_path / "run" / "tensorboard").exists()
+    assert main(["train", "digits", "--log", "tensorbord", "--output", str(tmp_path / "run")]) == 1
+    assert "there is no tracker 'tensorbord'" in capsys.readouterr().err
 
 
 def test_the_demonstration(capsys, tmp_path) -> None:

@@ -15,7 +15,8 @@ from mvitv2.train.loop import fit
 from mvitv2.train.progress import JsonLines, Together, silent
 from mvitv2.train.recipe import overridden
 from mvitv2.train.settings import Settings
-from mvitv2.train.trackers import NAMES, Tracked, chosen, flat
+from mvitv2.train.tracked import Tracked, flat
+from mvitv2.train.trackers import NAMES, chosen
 
 from ..e2e.training_job import small_job
 from .test_train_loop import PLAIN

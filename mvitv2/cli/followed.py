@@ -1,0 +1,93 @@
+"""What ``mvitv2 train`` does around a run: a look at the data before, who listens while it goes, the page after."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mvitv2.cli.failures import one_line
+from mvitv2.cli.output import counter, notes
+
+if TYPE_CHECKING:
+    from mvitv2.cli.train import Options
+    from mvitv2.train.loop import Outcome
+    from mvitv2.train.progress import Progress
+    from mvitv2.train.recipe import Recipe
+    from mvitv2.train.settings import Settings
+
+SHOWN = 5
+"""Findings that are named before training."""
+
+
+@contextmanager
+def notes_for(options: "Options") -> Iterator[None]:
+    """Inside, notes are printed: on standard error, where standard output is for programs."""
+    with redirect_stdout(sys.stderr if options.json else sys.stdout), notes():
+        yield
+
+
+def look_at(options: "Options", recipe: "Recipe") -> None:
+    """Look at the data as ``mvitv2 check`` does, and say what is found; nothing for the built-in digits.
+
+    Raises:
+        mvitv2.data.labelled.DataError: Training could not start on it.
+    """
+    if not options.check or options.data == "digits" or recipe.task != "classify":
+        return
+    from mvitv2.data.labelled import DataError
+    from mvitv2.data.preflight import preflight
+
+    with counter("looking at pictures") as told:
+        report = preflight(options.data, on_progress=lambda _split, done, total: told(done, total))
+    try:
+        report.stop_if_needed()
+    except DataError as error:
+        raise DataError(
+            f"{error} (mvitv2 check {options.data} shows all, --no-check trains without looking)"
+        ) from error
+    where = sys.stderr if options.json else sys.stdout
+    findings = report.findings[:SHOWN]
+    for finding in findings:
+        print(f"{finding.severity}: {one_line(finding.text)}", file=where)
+    if rest := len(report.findings) - len(findings):
+        print(f"and {rest} more; `mvitv2 check {options.data}` shows all", file=where)
+    if report.normalisation["source"] == "measured" and recipe.weights is None and not recipe.preprocessing:
+        mean, std = (",".join(f"{v:g}" for v in report.normalisation[key]) for key in ("mean", "std"))
+        print(f"for these pictures: preprocessing.mean={mean} preprocessing.std={std}", file=where)
+
+
+def listeners(options: "Options", recipe: "Recipe", settings: "Settings") -> "Progress":
+    """All who are told how the run goes: people or programs, trackers, the page in its folder.
+
+    Raises:
+        ValueError: ``--log`` names no tracker.
+        ImportError: Or one whose library is missing.
+    """
+    from mvitv2.report.live import LivePage
+    from mvitv2.train.progress import JsonLines, Together, progress_on
+    from mvitv2.train.tracked import Tracked
+    from mvitv2.train.trackers import chosen
+
+    people = JsonLines() if options.json else progress_on()
+    everybody: list[Progress] = [people]
+    if names := chosen(options.log):
+        config = {"data": options.data, **recipe.to_dict()}
+        everybody.append(Tracked(names, settings.output, config=config, every=settings.log_steps, warn=people.say))
+    if options.report:
+        title = f"{recipe.model} on {Path(options.data).name}"
+        everybody.append(LivePage(settings.output, title=title, recipe=recipe.to_dict()))
+    return Together(*everybody)
+
+
+def last_page(options: "Options", outcome: "Outcome", recipe: "Recipe", settings: "Settings") -> Path | None:
+    """The page of the finished run; ``None`` where none is wanted."""
+    if not options.report:
+        return None
+    from mvitv2.report.finished import MAKERS
+    from mvitv2.report.live import NAME
+
+    if recipe.task not in MAKERS:
+        return outcome.folder / NAME
+    with counter("measuring for the report") as told:
+        return MAKERS[recipe.task](options.data, outcome, recipe, settings, told)

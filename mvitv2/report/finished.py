@@ -1,0 +1,57 @@
+"""The last page of a run: its best weights measured once more, with pictures, curves, recipe and environment."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from mvitv2.core.model import MViT
+from mvitv2.report import report_on, write_report
+from mvitv2.report.live import NAME
+from mvitv2.tasks.classify import evaluate
+from mvitv2.tasks.datasets import dataset_for
+from mvitv2.train.folder import read_run
+from mvitv2.train.loop import Outcome
+from mvitv2.train.recipe import Recipe
+from mvitv2.train.settings import Settings
+from mvitv2.weights.load import load_model
+
+Told = Callable[[int, int], None]
+
+
+def classified(data: str | Path, outcome: Outcome, recipe: Recipe, settings: Settings, told: Told) -> Path:
+    """The page of a classifier, on its validation images.
+
+    Raises:
+        TypeError: The weights hold something else.
+    """
+    model = load_model(outcome.weights)
+    if not isinstance(model, MViT):
+        raise TypeError(f"{outcome.weights} holds a {type(model).__name__}, expected the classifier that was trained")
+    dataset = dataset_for(model, data, "val")
+    found = evaluate(
+        model,
+        dataset,
+        batch_size=recipe.batch_size,
+        workers=settings.workers,
+        device=settings.device,
+        precision=recipe.precision,
+        on_batch=told,
+    )
+    page = report_on(
+        model,
+        dataset,
+        found,
+        title=f"{recipe.model} on {Path(data).name}",
+        run=read_run(outcome.folder),
+        images="validation images, which chose the epoch",
+        next_steps=(
+            ("Predict your own images with this model", f"mvitv2 predict {outcome.folder} my-images/"),
+            ("Measure it on images it has not seen", f"mvitv2 eval {outcome.folder} {data} --split test"),
+            ("Compare it with other runs", f"mvitv2 runs {outcome.folder.parent}"),
+        ),
+        unreadable=outcome.unreadable,
+    )
+    return write_report(outcome.folder / NAME, page)
+
+
+MAKERS: dict[str, Callable[[str | Path, Outcome, Recipe, Settings, Told], Path]] = {"classify": classified}
+"""Who makes the last page of a task; a task without keeps the page of its curves."""
