@@ -1,4 +1,4 @@
-"""A training folder with every broken picture of the zoo in it: the run finishes, and the report names what was lost."""
+"""A training folder with every broken picture of the zoo in it: the run finishes, the report names what was lost."""
 
 from pathlib import Path
 
