@@ -3,7 +3,7 @@
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -28,16 +28,14 @@ class Killed(RuntimeError):
     """Stands for kill -9: nothing is closed, nothing more is told."""
 
 
-class Killer:
+class Killer(JsonLines):
     """A listener that ends the run at a step, after everybody else was told."""
 
     def __init__(self, at: int | None):
+        super().__init__(io.StringIO())
         self.at = at
 
-    def __getattr__(self, _name: str) -> Callable[..., None]:
-        return lambda *_, **__: None
-
-    def step(self, values: dict[str, Any]) -> None:
+    def step(self, values: Mapping[str, Any]) -> None:
         if values["step"] == self.at:
             raise Killed
 
