@@ -16,13 +16,12 @@ def training(history: Rows, steps: Rows, *, per_epoch: float | None = None) -> s
         steps: Lines of ``metrics.jsonl``.
         per_epoch: Steps of an epoch; ``None``: as the history says.
     """
-    if per_epoch is None:
-        per_epoch = history[0]["step"] / history[0]["epoch"] if history else 1.0
+    known = per_epoch or (history[0]["step"] / history[0]["epoch"] if history else 1.0)
     cards = (
-        ("Loss", _loss(history, steps, per_epoch)),
+        ("Loss", _loss(history, steps, known)),
         ("Accuracy on validation images", _accuracy(history)),
-        ("Learning rate", _rate(history, steps, per_epoch)),
-        ("Images per second", _speed(steps, per_epoch)),
+        ("Learning rate", _rate(history, steps, known)),
+        ("Images per second", _speed(steps, known)),
     )
     drawn = "".join(f'<div class="card"><h3>{name}</h3>{chart}</div>' for name, chart in cards if chart)
     return f'<section><h2>Training</h2><div class="cards two">{drawn}</div></section>' if drawn else ""
