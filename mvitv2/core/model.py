@@ -97,7 +97,10 @@ class MViT(nn.Module):
 
     def trunk(self, pixels: Tensor) -> list[Tokens]:
         """Tokens ``(B, L, C')`` and grid as they leave each stage, finest first; normed where a level has a norm."""
-        x, grid = self.embed(pixels)
+        return self.through(*self.embed(pixels))
+
+    def through(self, x: Tensor, grid: Grid) -> list[Tokens]:
+        """Embedded tokens ``(B, L, C)`` through all blocks: what leaves each stage."""
         levels: list[Tokens] = []
         specs = self.config.blocks
         for block, spec, following in zip(self.blocks, specs, (*specs[1:], None), strict=True):
@@ -110,7 +113,10 @@ class MViT(nn.Module):
 
     def embed(self, pixels: Tensor) -> Tokens:
         """Patches, class token, absolute positions: ``(B, L, C)`` and the grid."""
-        x, grid = self.patch_embed(pixels)
+        return self.placed(*self.patch_embed(pixels))
+
+    def placed(self, x: Tensor, grid: Grid) -> Tokens:
+        """Patches ``(B, N, C)`` with class token and absolute positions, ``(B, L, C)``."""
         if self.config.class_token:
             x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
         if self.config.abs_pos != "none":

@@ -18,10 +18,11 @@ State = dict[str, Tensor]
 
 @dataclass
 class Ours:
-    """A state dict under our names, and what was left out on the way."""
+    """A state dict under our names, and what is beside it."""
 
     state: State
-    left_out: list[str] = field(default_factory=list)
+    beside: State = field(default_factory=dict)
+    """Tensors of other parts, under their names."""
     prefix: str = ""
 
 
@@ -39,12 +40,12 @@ def to_ours(tensors: Mapping[str, Tensor], dialect: Dialect, depths: tuple[int, 
     prefix = prefix_of(tensors, dialect)
     plain = {strip_prefix(name, prefix): value for name, value in tensors.items()}
     aliases = {n for n in plain if _matches(n, dialect.aliases)}
-    besides = sorted(n for n in plain if _matches(n, dialect.besides))
+    beside = {n: plain[n] for n in sorted(plain) if _matches(n, dialect.besides)}
     _check_aliases(plain, aliases)
-    kept = {n: v for n, v in plain.items() if n not in aliases and n not in besides}
+    kept = {n: v for n, v in plain.items() if n not in aliases and n not in beside}
     state = renamed(kept, dialect.rules, Numbering(depths), what=dialect.name)
     unflat = {n: v[(None,) * (3 - v.ndim)] if n in dialect.flat and 0 < v.ndim < 3 else v for n, v in state.items()}
-    return Ours(unflat, besides, prefix)
+    return Ours(unflat, beside, prefix)
 
 
 def to_theirs(state: Mapping[str, Tensor], dialect: Dialect, config: MViTConfig, *, prefix: str | None = None) -> State:

@@ -54,6 +54,8 @@ NATIVE: Rules = (
     ("head.projection.{x}", "head.projection.{x}"),
 )
 
+PRETRAINING = (r"mask_token", r"pred_head\..+")
+"""MaskFeat's mask token and head, of SlowFast and of ours."""
 OFFICIAL = Dialect(
     name="official",
     hallmarks=(r"patch_embed\.proj\.weight",),
@@ -66,7 +68,7 @@ SLOWFAST = Dialect(
     name="slowfast",
     hallmarks=(r"patch_embed\.proj\.weight", r"rev_backbone\..+"),
     rules=NATIVE,
-    besides=(r"mask_token", r"pred_head\..+", r"hogs\..+", r"decoder_.+"),
+    besides=(*PRETRAINING, r"hogs\..+", r"decoder_.+"),
     container=("torch zip", "model_state"),
     extension=".pyth",
     conventions={"residual_pooling": "grid", "head_activation": "softmax", "init": "video"},
@@ -193,6 +195,7 @@ OWN = Dialect(
     name="mvitv2",
     hallmarks=(r"(bottom_up\.)?output_norms\.\d+\..+",),  # without levels, our names are those of the released files
     rules=(("{rest}", "{rest}"),),
+    besides=PRETRAINING,
     container=("safetensors", ""),
     extension=".safetensors",
 )

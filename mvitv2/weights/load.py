@@ -209,6 +209,9 @@ def _norms(state: State, source: MViTConfig, model: MViT) -> list[str]:
         del state["norm.weight"], state["norm.bias"]
         notes.append("the norm before the classifier dropped")
     wanted = model.state_dict()
+    if model.config.final_norm and not source.final_norm and "norm.weight" not in state:
+        state.update({n: torch.full(wanted[n].shape, float(n.endswith("weight"))) for n in wanted if n[:5] == "norm."})
+        notes.append("the norm before the classifier starts fresh")
     new = tuple(f"output_norms.{stage}." for stage in model.config.output_norms if stage not in source.output_norms)
     missing = [n for n in wanted if n not in state and n.startswith(new)]
     # not `ones_like`: the model may have no memory yet

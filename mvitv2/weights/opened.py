@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 
 from mvitv2.core.config import MViTConfig
+from mvitv2.core.masked import pretraining
+from mvitv2.core.model import MViT
 from mvitv2.core.positions import sincos_positions
+from mvitv2.variants import VARIANTS
 from mvitv2.weights import dialects, files, own
 from mvitv2.weights.convert import (
     State,
@@ -46,9 +49,15 @@ class Opened:
     container: str
     card: dict[str, Any] = field(default_factory=dict)
     assumed: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
+    beside: State = field(default_factory=dict)
+    """Tensors of other parts of the model that was trained, decoders or detectors' heads, under the file's names."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The training configuration stored in the file, where there is one."""
+
+    @property
+    def left_out(self) -> list[str]:
+        """Names of those tensors."""
+        return list(self.beside)
 
     @property
     def has_pyramid(self) -> bool:
@@ -99,17 +108,21 @@ def understood(content: files.StoredTensors, config: MViTConfig | None, dialect:
     if container == "safetensors" and own.KEY in metadata:
         stored = metadata[own.KEY]
         config = config or stored_config(stored["config"])
-        return Opened(dict(tensors), config, dialects.OWN, container, stored_card(stored["card"]))
+        card = stored_card(stored["card"])
+        ours = to_ours(tensors, dialects.OWN, ())
+        return Opened(ours.state, config, dialects.OWN, container, card, beside=ours.beside)
     if empty := [name for name, value in tensors.items() if 0 in value.shape]:
         raise DialectError(f"{len(empty)} tensors hold no numbers: {', '.join(empty)}")
     settings, (described, card) = stored_settings(metadata), stored_description(metadata)
     kind, known = _dialect(tensors, settings, dialect), config or described
     depths = _depths(tensors, kind, known)
     ours = to_ours(tensors, kind, depths)
+    if known is None and not settings and "mask_token" in ours.beside:
+        known = published_pretraining(ours.state)
     state = ours.state if pyramid_around(ours.state) else backbone_part(ours.state)
     found, assumed = (known, []) if known is not None else _config(state, kind, settings, depths)
     check_sizes(found)
-    opened = Opened(state, found, kind, container, card, assumed, ours.left_out, settings)
+    opened = Opened(state, found, kind, container, card, assumed, ours.beside, settings)
     opened.state = _translated(state, found, kind)
     opened.config = with_tables_of(found, opened.backbone)
     return opened
@@ -203,6 +216,18 @@ def _translated(state: State, config: MViTConfig, kind: Dialect) -> State:
     if kind is dialects.MMACTION2 and not config.class_token:
         state = {n: v for n, v in state.items() if n != "cls_token"}
     return state
+
+
+def published_pretraining(state: Mapping[str, Tensor]) -> MViTConfig | None:
+    """The published pre-training that has these shapes; tables of its last stage say too little of its strides."""
+    for name, config in VARIANTS.items():
+        if name.startswith("maskfeat_"):
+            encoder = pretraining(config)
+            with torch.device("meta"):
+                wanted = {n: v.shape for n, v in MViT(encoder).state_dict().items()}
+            if wanted == {n: v.shape for n, v in state.items()}:
+                return encoder
+    return None
 
 
 def without_class_position(state: State, config: MViTConfig) -> State:
