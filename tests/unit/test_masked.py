@@ -21,7 +21,6 @@ from mvitv2.weights.masked import load_masked, save_masked
 from mvitv2.weights.rename import DialectError
 from tests import tiny
 
-
 BLOCKS = stages(
     depths=(1, 1, 2), embed_dim=8, kernel=(3, 3, 3), q_stride=(1, 2, 2), kv_stride=(1, 4, 4), expand_in="mlp"
 )
