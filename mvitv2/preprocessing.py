@@ -89,11 +89,20 @@ class Preprocessing:
             interpolation: As the field.
             **fields: Any other field.
         """
+        return cls(size=size, interpolation=interpolation, **fields).with_crop_fraction(fraction)  # type: ignore[arg-type]
+
+    def with_crop_fraction(self, fraction: float) -> "Preprocessing":
+        """The same crop, of a picture that is resized to its size by ``fraction``, rounded down as timm does.
+
+        Raises:
+            ValueError: ``fraction`` is not in ``(0, 1]``, or there is no crop.
+        """
         if not 0 < fraction <= 1:
             raise ValueError(f"crop fraction {fraction} must be above 0 and at most 1; timm's MViTv2 use 0.9")
-        height, width = (math.floor(side / fraction) for side in size)
-        resize = height if height == width else (height, width)
-        return cls(size=size, resize=resize, interpolation=interpolation, **fields)  # type: ignore[arg-type]
+        if self.size is None:
+            raise ValueError("size=None keeps the whole picture; there is no crop to take a fraction of")
+        height, width = (math.floor(side / fraction) for side in self.size)
+        return dataclasses.replace(self, resize=height if height == width else (height, width))
 
     def at(self, size: int | tuple[int, int]) -> "Preprocessing":
         """The same rule for another crop: the resized picture keeps its ratio to the crop (256/224 -> 438/384)."""

@@ -1,7 +1,6 @@
 """Predictions as people and programs want them, each written as soon as it is there."""
 
 import csv
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -27,18 +26,11 @@ def table(answers: Iterable[Prediction], _count: int) -> Iterator[Prediction]:
         yield answer
 
 
-def plain(answer: Prediction) -> dict[str, Any]:
-    """Plain JSON values; ``error`` is null where there are predictions."""
-    rows = zip(answer.classes, answer.indices, answer.scores, strict=True)
-    predictions = [{"class": name, "index": index, "score": score} for name, index, score in rows]
-    return {"file": answer.file, "predictions": predictions, "error": answer.error}
-
-
 def json_list(answers: Iterable[Prediction], _count: int) -> Iterator[Prediction]:
     """One list, opened before the first prediction and closed after the last."""
     opening = "["
     for answer in answers:
-        print(opening + "\n  " + json.dumps(plain(answer)), end="", flush=True)
+        print(opening + "\n  " + answer.to_json(), end="", flush=True)
         opening = ","
         yield answer
     print("[]" if opening == "[" else "\n]")
@@ -47,15 +39,32 @@ def json_list(answers: Iterable[Prediction], _count: int) -> Iterator[Prediction
 def json_lines(answers: Iterable[Prediction], _count: int) -> Iterator[Prediction]:
     """An object a line."""
     for answer in answers:
-        print(json.dumps(plain(answer)), flush=True)
+        print(answer.to_json(), flush=True)
         yield answer
+
+
+def header(count: int) -> list[str]:
+    """Columns of answers with so many classes: class and score by rank."""
+    return ["file", "error", *(f"{what}_{rank}" for rank in range(1, count + 1) for what in ("class", "score"))]
+
+
+def record(answer: Prediction, *, lines: bool) -> dict[str, Any]:
+    """An answer as a record of a file.
+
+    Args:
+        answer: One of a stream.
+        lines: As JSON lines have it, a list of classes with all that is known of each; otherwise a list by column.
+    """
+    if lines:
+        return answer.to_dict()
+    columns = {"class": answer.classes, "index": answer.indices, "score": answer.scores}
+    return {"file": answer.file, "error": answer.error, **{name: list(values) for name, values in columns.items()}}
 
 
 def comma_separated(answers: Iterable[Prediction], count: int) -> Iterator[Prediction]:
     """A header, and a row for each file: name, reason, then class and score by rank."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    ranked = [f"{what}_{rank}" for rank in range(1, count + 1) for what in ("class", "score")]
-    writer.writerow(["file", "error", *ranked])
+    writer.writerow(header(count))
     for answer in answers:
         scored = zip(answer.classes, answer.scores, strict=True)
         writer.writerow([answer.file, answer.error or "", *(cell for pair in scored for cell in pair)])

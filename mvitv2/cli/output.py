@@ -83,10 +83,10 @@ def notes() -> Iterator[None]:
 
 
 @contextmanager
-def counter(what: str) -> Iterator[Callable[[int, int], None]]:
+def counter(what: str) -> Iterator[Callable[[int, int | None], None]]:
     """A bar on standard error while something is counted, if that is a terminal; otherwise nothing is drawn.
 
-    Gives a function that is told how many are done, and of how many.
+    Gives a function that is told how many are done, and of how many if that is known.
     """
     if not sys.stderr.isatty():
         yield lambda done, total: None

@@ -1,18 +1,28 @@
 """``mvitv2 predict``: names for pictures."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from mvitv2.cli.failures import UsageError
 from mvitv2.cli.words import Maybe
+
+if TYPE_CHECKING:
+    from mvitv2.core.model import MViT
+    from mvitv2.tasks.prediction import Prediction
+    from mvitv2.tasks.records import Done
 
 EXAMPLES = """\
   mvitv2 predict runs/demo digit.png
   mvitv2 predict mvitv2_t cat.jpg --top-k 1                       # published weights, fetched once
   mvitv2 predict MViTv2_T_in1k.pyth photos/ "more/*.png" --format csv > answers.csv
+  mvitv2 predict runs/photos archive/ --output answers.parquet --resume    # again: goes on where it stopped
+  mvitv2 predict runs/photos holiday/ --save seen                 # pictures with the answers on them
   find . -name "*.jpg" | mvitv2 predict runs/photos - --format jsonl
 """
 
@@ -29,12 +39,20 @@ class Options:
     """Classes per picture, likeliest first."""
     format: Literal["table", "json", "jsonl", "csv"] = "table"
     """A line of text, one JSON list, a JSON object a line, or comma-separated values."""
+    output: Maybe[Path] = None
+    """Write the answers to this file instead: .jsonl, .csv, or a folder .parquet."""
+    resume: bool = False
+    """Go on with that file: pictures that are in it are not read again."""
+    save: Maybe[Path] = None
+    """Write every picture with its answer below it into this folder, under its own path."""
     batch_size: Annotated[int, arg(aliases=["-b"])] = 32
     """Pictures in one forward pass."""
     workers: Annotated[int, arg(aliases=["-j"])] = 2
     """Threads that read pictures."""
-    img_size: Maybe[int] = None
-    """Side in pixels, where it is not to be the model's own."""
+    img_size: Maybe[tuple[int, ...]] = None
+    """Side in pixels, or height and width, where it is not to be the model's own."""
+    crop_pct: Maybe[float] = None
+    """Part of the resized picture that the crop is, where it is not to be the model's own."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -42,26 +60,19 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Print an answer for each picture as soon as there is one; 1 if there were pictures without an answer."""
+    """Give an answer for each picture as soon as there is one; 1 if there were pictures without an answer."""
     from mvitv2.cli.answers import WRITERS
     from mvitv2.cli.checkpoints import classifier
     from mvitv2.tasks.devices import device_named
-    from mvitv2.tasks.prediction import predict, preprocessing_of
 
-    device = device_named(options.device)
+    if options.resume and options.output is None:
+        raise UsageError("--resume goes on with a file of answers; name it with --output")
+    device_named(options.device)
     model = classifier(options.model)
-    preprocessing = preprocessing_of(model)
-    answers = predict(
-        model,
-        names(options.files),
-        top=options.top_k,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        device=device,
-        precision=options.precision,
-        preprocessing=preprocessing if options.img_size is None else preprocessing.at(options.img_size),
-    )
+    if options.output is not None:
+        return into_file(options, model, options.output)
     total = failed = 0
+    answers = saved(options, answered(options, model))
     for answer in WRITERS[options.format](answers, min(options.top_k, model.config.num_classes)):
         total += 1
         failed += answer.error is not None
@@ -70,10 +81,56 @@ def run(options: Options) -> int:
     return 1 if failed else 0
 
 
-def names(files: Iterable[str]) -> Iterator[str]:
-    """What was named on the command line, and on standard input where ``-`` stands for it."""
-    for name in files:
-        if name == "-":
-            yield from filter(None, (line.rstrip("\r\n") for line in sys.stdin))
-        else:
-            yield name
+def answered(options: Options, model: "MViT", done: "Done | None" = None) -> Iterator["Prediction"]:
+    """The stream of answers, without pictures that are done."""
+    from mvitv2.cli.pictures import names, resized
+    from mvitv2.tasks.devices import device_named
+    from mvitv2.tasks.prediction import predict, preprocessing_of
+
+    return predict(
+        model,
+        names(options.files),
+        top=options.top_k,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        device=device_named(options.device),
+        precision=options.precision,
+        preprocessing=resized(preprocessing_of(model), options.img_size, options.crop_pct),
+        skip=None if done is None else done.__contains__,
+    )
+
+
+def into_file(options: Options, model: "MViT", path: Path) -> int:
+    """Answers to a file, figures to standard error."""
+    from mvitv2.cli.answers import header, record
+    from mvitv2.cli.pictures import Count, kept
+    from mvitv2.tasks.records import opened
+
+    kinds = {"file": "text", "error": "text", "class": "texts", "index": "integers", "score": "numbers"}
+    columns = header(min(options.top_k, model.config.num_classes))
+    with ExitStack() as stack:
+        records, done = stack.enter_context(kept(opened(path, kinds, columns, resume=options.resume)))
+        count = stack.enter_context(Count(done, path))
+        for answer in saved(options, answered(options, model, done)):
+            records.write(record(answer, lines=path.suffix.lower() == ".jsonl"))
+            count.add(answer.file, answer.error)
+    print(count.told("could not be predicted"), file=sys.stderr)
+    return 1 if count.failed else 0
+
+
+def saved(options: Options, answers: Iterator["Prediction"]) -> Iterator["Prediction"]:
+    """Answers handed on, each picture written with its own on it where that is asked for."""
+    for answer in answers:
+        if options.save is not None and answer.error is None:
+            target = place_of(answer.file, options.save)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            answer.save(target)
+        yield answer
+
+
+def place_of(file: str, folder: Path) -> Path:
+    """Where a picture is saved: under its own path, as JPEG, and never outside the folder."""
+    path = Path(file)
+    parts = [part for part in path.parts if part not in (path.anchor, "..", ".")]
+    name = parts[-1] if path.suffix.lower() in (".jpg", ".jpeg") else f"{parts[-1]}.jpg"
+    return folder.joinpath(*parts[:-1], name)

@@ -1,8 +1,10 @@
 """Files of one's own through a classifier: a stream of answers in the order of the files, in bounded memory."""
 
+import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,6 +19,7 @@ from mvitv2.data.images import ImageError, read_image, source_name
 from mvitv2.data.sources import Problem, expand
 from mvitv2.data.transforms import EvalTransform
 from mvitv2.preprocessing import Preprocessing
+from mvitv2.tasks.annotated import annotated
 from mvitv2.tasks.evaluation import evaluating, placed, probabilities
 
 Source = str | Path | bytes | Image.Image
@@ -38,6 +41,41 @@ class Prediction:
     error: str | None = None
     """One line, where the image could not be read."""
 
+    @property
+    def top1(self) -> str | None:
+        """The likeliest class; ``None`` without an answer."""
+        return self.classes[0] if self.classes else None
+
+    @property
+    def top5(self) -> list[tuple[str, float]]:
+        """The five likeliest classes with their scores, or as many as were asked for."""
+        return list(zip(self.classes, self.scores, strict=True))[:5]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; ``error`` is ``None`` where there are predictions."""
+        rows = zip(self.classes, self.indices, self.scores, strict=True)
+        predictions = [{"class": name, "index": index, "score": score} for name, index, score in rows]
+        return {"file": self.file, "predictions": predictions, "error": self.error}
+
+    def to_json(self) -> str:
+        """:meth:`to_dict` as text."""
+        return json.dumps(self.to_dict())
+
+    def plot(self, picture: Image.Image | None = None) -> Image.Image:
+        """The picture with the answer below it.
+
+        Args:
+            picture: ``None``: read from ``file``.
+
+        Raises:
+            mvitv2.data.images.ImageError: The file cannot be read.
+        """
+        return annotated(read_image(self.file) if picture is None else picture, self.top5)
+
+    def save(self, path: str | Path, picture: Image.Image | None = None) -> None:
+        """Write :meth:`plot` to a file, whose suffix says how."""
+        self.plot(picture).convert("RGB").save(path)
+
 
 def predict(
     model: MViT,
@@ -49,6 +87,7 @@ def predict(
     device: str | torch.device | None = None,
     precision: str = "fp32",
     preprocessing: Preprocessing | None = None,
+    skip: Callable[[str], bool] | None = None,
 ) -> Iterator[Prediction]:
     """Answers for images, one after another in the order of the sources.
 
@@ -64,6 +103,7 @@ def predict(
         device: Where to compute; ``None``: where the model is.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"`` (autocast).
         preprocessing: How pictures become numbers; ``None``: as the card says.
+        skip: Told the name of a file; those of which it says yes are not read and get no answer.
 
     Raises:
         ValueError: The model is no classifier of images, or nothing says how it wants its pictures.
@@ -71,19 +111,29 @@ def predict(
     if top < 1 or batch_size < 1 or workers < 0:
         raise ValueError(f"top={top} and batch_size={batch_size} must be at least 1, workers={workers} at least 0")
     transform = EvalTransform(preprocessing_of(model) if preprocessing is None else preprocessing)
-    many = [sources] if isinstance(sources, str | Path | bytes | Image.Image) else sources
     names, place = class_names(model), placed(model, device)
-    return _answers(model, many, transform, names, place, (top, batch_size, workers, precision))
+    stream = batched(sources, transform, batch_size=batch_size, workers=workers, skip=skip)
+
+    def answers() -> Iterator[Prediction]:
+        with closing(stream):
+            for items in stream:
+                yield from _named(model, items, names, place, top, precision)
+
+    return answers()
 
 
-def preprocessing_of(model: MViT) -> Preprocessing:
+def preprocessing_of(model: MViT, *, classifier: bool = True) -> Preprocessing:
     """How a model wants its pictures, from its card.
+
+    Args:
+        model: For images.
+        classifier: It must have classes.
 
     Raises:
         ValueError: It is for clips or no classifier, or its card does not say.
     """
     config = model.config
-    if config.rank != 2 or config.num_classes == 0:
+    if config.rank != 2 or (classifier and config.num_classes == 0):
         kind = "takes clips" if config.rank != 2 else "has no classifier"
         raise ValueError(f"this model {kind}; predicting single images needs a classifier of images")
     record = model.card.get("preprocessing")
@@ -100,23 +150,33 @@ def class_names(model: MViT) -> list[str]:
     return [str(name) for name in names]
 
 
-def _answers(
-    model: MViT,
-    sources: Iterable[Source],
-    transform: EvalTransform,
-    names: list[str],
-    device: torch.device,
-    options: tuple[int, int, int, str],
-) -> Iterator[Prediction]:
-    """The stream itself: a batch is full when it has enough images, or when one of another size comes."""
-    top, batch_size, workers, precision = options
+def batched(
+    sources: Source | Iterable[Source],
+    transform: Callable[[Image.Image], Tensor],
+    *,
+    batch_size: int,
+    workers: int,
+    skip: Callable[[str], bool] | None = None,
+) -> Generator[list[Read], None, None]:
+    """Sources as batches of one size of tensors, in order, with reasons in between.
+
+    A batch ends when it has enough items, or when a tensor of another size comes. Never more than two batches are read
+    ahead.
+
+    Args:
+        sources: As for :func:`predict`.
+        transform: A picture to a tensor.
+        batch_size: Items of a batch.
+        workers: Threads that read and decode; 0 reads when a batch is asked for.
+        skip: Told a name; yes leaves it out.
+    """
+    many = [sources] if isinstance(sources, str | Path | bytes | Image.Image) else sources
     waiting: list[Read] = []
-    stream = _read_ahead(sources, transform, workers, 2 * batch_size)
-    for item in chain(stream, [None]):
+    for item in chain(_read_ahead(many, transform, workers, 2 * batch_size, skip), [None]):
         shapes = {t.shape for _, t in waiting if isinstance(t, Tensor)}
         fits = item is not None and (not shapes or isinstance(item[1], str) or item[1].shape in shapes)
         if waiting and (not fits or len(waiting) >= batch_size):
-            yield from _named(model, waiting, names, device, top, precision)
+            yield waiting
             waiting = []
         if item is not None:
             waiting.append(item)
@@ -141,15 +201,22 @@ def _named(
             yield Prediction(file, tuple(names[i] for i in numbers), tuple(best), tuple(numbers))
 
 
-def _read_ahead(sources: Iterable[Source], transform: EvalTransform, workers: int, most: int) -> Iterator[Read]:
+def _read_ahead(
+    sources: Iterable[Source],
+    transform: Callable[[Image.Image], Tensor],
+    workers: int,
+    most: int,
+    skip: Callable[[str], bool] | None,
+) -> Iterator[Read]:
     """Read sources in threads, at most ``most`` ahead, and hand them out in order."""
+    items = (item for item in _files(sources) if skip is None or not skip(_name(item)))
     if workers == 0:
-        yield from (_read(item, transform) for item in _files(sources))
+        yield from (_read(item, transform) for item in items)
         return
     ahead: deque[Future[Read]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
         try:
-            for item in _files(sources):
+            for item in items:
                 ahead.append(pool.submit(_read, item, transform))
                 if len(ahead) >= most:
                     yield ahead.popleft().result()
@@ -169,14 +236,22 @@ def _files(sources: Iterable[Source]) -> Iterator[Source | Problem]:
             yield source
 
 
-def _read(source: Source | Problem, transform: EvalTransform) -> Read:
-    """One source as a tensor, or the reason why not."""
+def _name(source: Source | Problem) -> str:
+    """What a source is called."""
     if isinstance(source, Problem):
-        return source.source, source.reason
+        return source.source
     if isinstance(source, Image.Image):
-        name = getattr(source, "filename", "") or "<image>"
-        return str(name), transform(source)
-    name = source_name(source)
+        return str(getattr(source, "filename", "") or "<image>")
+    return source_name(source)
+
+
+def _read(source: Source | Problem, transform: Callable[[Image.Image], Tensor]) -> Read:
+    """One source as a tensor, or the reason why not."""
+    name = _name(source)
+    if isinstance(source, Problem):
+        return name, source.reason
+    if isinstance(source, Image.Image):
+        return name, transform(source)
     try:
         return name, transform(read_image(source))
     except ImageError as error:
