@@ -15,7 +15,7 @@ from mvitv2.tasks.records import Done, Records, opened
 
 KINDS = {"file": "text", "error": "text", "class": "texts", "score": "numbers"}
 HEADER = ["file", "error", "class_1", "score_1", "class_2", "score_2"]
-ODD = ["a b.jpg", 'quo"te,comma.png', "line\nbreak.png", "äö\udcff.jpg", "日本.png"]
+ODD = ["a b.jpg", 'quo"ted,comma.png', "line\nbreak.png", "äö\udcff.jpg", "日本.png"]
 
 
 def record(name: str) -> dict[str, Any]:
