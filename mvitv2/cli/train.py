@@ -19,6 +19,8 @@ EXAMPLES = """\
   mvitv2 train photos --pretrained --model mvitv2_t --epochs 30 --output runs/photos
   mvitv2 train photos --weights MViTv2_S_in1k.pyth --lr 1e-3 --output runs/photos
   mvitv2 train data=photos model=mvitv2_s imgsz=160 batch=64 epochs=100 augmentation.policy=rand-m7-n2
+  mvitv2 train photos --pretrained --recipe lora --batch-size auto
+  mvitv2 train photos --cfg MVITv2_T.yaml SOLVER.MAX_EPOCH 100
   mvitv2 train photos --config mine.yaml --seed 1    # what stands here wins over the file
 The folder has train/ and val/ with one folder of pictures per class. The same command again goes on where it stopped.
 """
@@ -32,7 +34,7 @@ OfRecipe = Annotated[T | None, arg(help_behavior_hint=HINT)]
 class Options:
     """What to train, on what, and where to."""
 
-    data: Positional[str]
+    data: Positional[str] = ""
     """A folder with train/ and val/ of class folders, or `digits`."""
     output: Annotated[Path | None, arg(help_behavior_hint="(default: runs/DATA)")] = None
     """Folder of the run."""
@@ -40,8 +42,15 @@ class Options:
     """Where everything marked [recipe] comes from: a name of `mvitv2 recipes`, or the recipe.json of a run."""
     config: Annotated[str | None, arg(help_behavior_hint="")] = None
     """A YAML file with any of these options; the command line wins over it."""
-    resume: Literal["auto", "must", "never", "true", "false"] = "auto"
-    """Go on with a run in that folder: where there is one, always (fail where there is none), or never."""
+    cfg: Annotated[tuple[str, ...], arg(help_behavior_hint="")] = ()
+    """A YAML file of facebookresearch/mvit or SlowFast instead of a recipe, and KEY VALUE pairs that change it."""
+    print_config: bool = False
+    """Print the recipe that would be used, as a file for --recipe, and stop."""
+    dry_run: bool = False
+    """Read the data, take one step on a copy of the model, tell what a run would be, and write nothing."""
+    resume: str = "auto"
+    """Go on with a run in that folder: auto (where there is one), must (fail where there is none) or never; or the
+    checkpoint of a run."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     workers: Annotated[int | None, arg(aliases=["-j"], help_behavior_hint="(default: one per core)")] = None
@@ -50,6 +59,10 @@ class Options:
     """Start from the published weights of the model."""
     num_classes: Annotated[int | None, arg(help_behavior_hint="(default: as many as folders)")] = None
     """Fail unless the data has so many classes."""
+    bce_loss: bool = False
+    """Yes and no for each class: the same as --loss bce."""
+    no_aug: bool = False
+    """Show pictures as they are: the same as augmentation.kind=none."""
     amp: bool = False
     """Mixed precision: the same as --precision bf16."""
     model_ema: bool = False
@@ -81,8 +94,12 @@ class Options:
     """Times that every picture is seen."""
     patience: OfRecipe[int | Literal["none"]] = None
     """Epochs without a better figure after which the run ends early."""
-    batch_size: Annotated[int | None, arg(aliases=["-b"], help_behavior_hint=HINT)] = None
-    """Pictures in one forward pass."""
+    progressive: Annotated[tuple[str, ...] | None, arg(help_behavior_hint=HINT)] = None
+    """Other sizes, by the epoch they begin with: 1:128 20:160."""
+    progressive_batch: OfRecipe[bool] = None
+    """More pictures in a forward pass where they are smaller."""
+    batch_size: Annotated[int | Literal["auto"] | None, arg(aliases=["-b"], help_behavior_hint=HINT)] = None
+    """Pictures in one forward pass; auto finds how many this machine can do and keeps the global batch."""
     accumulation: OfRecipe[int] = None
     """Forward passes before the weights change."""
     optimizer: OfRecipe[Literal["adamw", "sgd"]] = None
@@ -148,6 +165,8 @@ class Options:
 
     save_minutes: float = 10.0
     """A checkpoint at least this often; there is one after every epoch as well."""
+    save_steps: Annotated[int | None, arg(help_behavior_hint="(default: by time alone)")] = None
+    """And one every so many steps."""
     log_steps: int = 1
     """A line of metrics.jsonl every so many steps."""
     deterministic: Literal["auto", "yes", "no"] = "auto"
@@ -164,22 +183,31 @@ class Options:
 
 def run(options: Options) -> int:
     """Train to the end, or go on to it."""
-    from mvitv2.cli.chosen import chosen_recipe, settings_of
+    from mvitv2.cli.chosen import chosen, settings_of, with_batch_size
     from mvitv2.cli.followed import last_page, listeners, look_at, notes_for
+    from mvitv2.cli.plan import configuration, rehearsal
     from mvitv2.tasks.devices import device_named
     from mvitv2.train.jobs import job_for
     from mvitv2.train.loop import fit
     from mvitv2.train.progress import JsonLines
 
-    recipe, settings = chosen_recipe(options), settings_of(options)
-    device_named(settings.device)  # before the data is read
-    told = listeners(options, recipe, settings)
+    options, recipe = chosen(options)
+    settings = settings_of(options)
+    if options.print_config:
+        print(configuration(options.data, recipe, settings))
+        return 0
+    device = device_named(settings.device)  # before the data is read
     look_at(options, recipe)
     with notes_for(options):
+        recipe = with_batch_size(options, recipe, settings, device)
         job = job_for(options.data, recipe, settings)
     classes = job.model.config.num_classes
     if options.num_classes not in (None, classes):
         raise ValueError(f"--num-classes {options.num_classes}: {options.data} has {classes} class folders")
+    if options.dry_run:
+        print(rehearsal(job, recipe, device))
+        return 0
+    told = listeners(options, recipe, settings)
     told.say(opening(recipe, job))
     outcome = fit(job, recipe, settings, told)
     page = last_page(options, outcome, recipe, settings)

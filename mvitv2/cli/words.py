@@ -33,10 +33,30 @@ OTHER_KEYS = {
     "model_ema_decay": "ema_decay",
     "mixup_prob": "mix_probability",
     "mixup_switch_prob": "mix_switch",
+    "torchcompile": "compile",
+    "opt_betas": "betas",
+    "log_interval": "log_steps",
+    "recovery_interval": "save_steps",
     "bce_target_thresh": "target_threshold",
     "aug_repeats": "repeats",
 }
 """What timm and Ultralytics call a field, for commands that have the field."""
+OTHER_WORDS = {
+    "hflip": "augmentation.flip",
+    "fliplr": "augmentation.flip",
+    "vflip": "augmentation.vertical_flip",
+    "flipud": "augmentation.vertical_flip",
+    "color_jitter": "augmentation.color_jitter",
+    "remode": "augmentation.erase_mode",
+    "recount": "augmentation.erase_count",
+    "erasing": "augmentation.erase_probability",
+    "scale": "augmentation.scale",
+    "ratio": "augmentation.ratio",
+    "mean": "preprocessing.mean",
+    "std": "preprocessing.std",
+    "drop": "model_fields.head_dropout",
+}
+"""What timm and Ultralytics call an entry of a field, for commands that take ``a.b=value``."""
 REST = "set"
 """The field that takes ``a.b=value``, for commands that have it."""
 KEY = re.compile(r"([A-Za-z][\w.-]*)=(.*)", flags=re.DOTALL)
@@ -137,6 +157,9 @@ class Reader:
         if argument is None and flag.startswith("--no-"):
             argument, switched_off = self.argument_of(f"--{flag.removeprefix('--no-')}"), True
         if argument is None or (switched_off and (argument.takes != "nothing" or equals)):
+            if (entry := self.entry_named(flag.removeprefix("--"))) is not None:
+                self.read_pair(entry, value if equals else ",".join(self.numbers_of(flag, queue)))
+                return
             raise UsageError(f"{self.command} has no option {flag}{self.hint(flag, self.flags)}")
         if argument.takes == "nothing" and not equals:
             self.give(argument.name, ["false" if switched_off else "true"])
@@ -161,6 +184,17 @@ class Reader:
         while queue and fits(queue[0]):
             yield queue.pop(0)
 
+    def entry_named(self, key: str) -> str | None:
+        """The ``a.b`` that a key of timm or Ultralytics means, for commands that take such words."""
+        return OTHER_WORDS.get(key.replace("-", "_")) if REST in self.arguments else None
+
+    def numbers_of(self, flag: str, queue: list[str]) -> list[str]:
+        """The word after a flag, and all that follow if they are numbers too."""
+        found = [self.next_of(flag, queue)]
+        while queue and NUMBER.fullmatch(found[0]) and NUMBER.fullmatch(queue[0]):
+            found.append(queue.pop(0))
+        return found
+
     def next_of(self, flag: str, queue: list[str]) -> str:
         """The word after a flag that needs one."""
         if not queue:
@@ -173,6 +207,9 @@ class Reader:
             self.give(REST, [f"{key}={value}"])
             return
         name = field_named(key, self.arguments)
+        if name is None and (entry := self.entry_named(key)) is not None:
+            self.give(REST, [f"{entry}={value}"])
+            return
         if name is None:
             names = [name.replace("_", "-") for name in self.arguments]
             raise UsageError(f"{self.command} has no option {key}{self.hint(key.replace('_', '-'), names)}")

@@ -10,6 +10,7 @@ import torch
 from mvitv2.data.samples import Samples
 from mvitv2.tasks.memory import device_gib, process_gib
 from mvitv2.train import checkpoint
+from mvitv2.train.adapters import write_adapters
 from mvitv2.train.failures import CheckpointError, TrainingError
 from mvitv2.train.folder import RECIPE, SUMMARY, MetricsLog, write_json, write_results, write_unreadable
 from mvitv2.train.job import Job
@@ -136,6 +137,8 @@ class Books:
         state.best = best
         try:
             checkpoint.write_best(self.folder, state.kept, self.card())
+            if self.recipe.adapters:
+                write_adapters(self.folder, state.kept.state_dict(), state.model, self.card())
         except CheckpointError as error:
             if state.step >= self.steps:
                 raise

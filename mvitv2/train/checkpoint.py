@@ -18,6 +18,7 @@ import torch
 
 from mvitv2._version import __version__
 from mvitv2.core.model import MViT
+from mvitv2.train.adapters import merged
 from mvitv2.train.failures import CheckpointError
 from mvitv2.weights.files import replacing, write_own
 
@@ -122,7 +123,7 @@ def write_best(folder: Path, model: MViT, card: Mapping[str, Any]) -> Path:
     """
     path = folder / BEST
     try:
-        write_own(path, model.state_dict(), config=model.config.to_dict(), card=card)
+        write_own(path, merged(model.state_dict()), config=model.config.to_dict(), card=card)
     except OSError as error:
         free = shutil.disk_usage(folder).free >> 20
         raise CheckpointError(f"{path} could not be written ({error.strerror}; {free} MiB are free)") from error

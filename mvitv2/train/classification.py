@@ -1,5 +1,7 @@
 """Training a classifier of images: from words (a folder, a recipe) to a job for the engine."""
 
+import copy
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from mvitv2.tasks.evaluation import evaluate
 from mvitv2.train.generators import own_generators
 from mvitv2.train.job import Job
 from mvitv2.train.objective import Classification
+from mvitv2.train.overfit import Part, few_batches
 from mvitv2.train.recipe import Recipe
 from mvitv2.train.settings import Settings
 from mvitv2.weights.load import load_model
@@ -27,32 +30,58 @@ from mvitv2.weights.load import load_model
 def classification_job(data: str | Path, recipe: Recipe, settings: Settings) -> Job:
     """Model, data and measures of a recipe on some data. The model's weights depend on the recipe's seed alone."""
     start = weights_to_start_from(recipe)
-    preprocessing = preprocessing_for(recipe, start.card if start else {})
-    transforms = {"train": train_transform(recipe, preprocessing), "val": EvalTransform(preprocessing)}
-    found = datasets(data, transforms, need=("train", "val"))
-    names = list(found["train"].class_names)
+    card = start.card if start else {}
+    preprocessing = preprocessing_for(recipe, card)
+    training, validation, order = images_of(data, recipe, preprocessing)
+    names = list(training.class_names)
     with own_generators(recipe.seed):
         model = start_model(recipe, num_classes=len(names), channels=CHANNELS[preprocessing.channels])
+
+    def at_size(size: int) -> Any:
+        other = preprocessing_for(dataclasses.replace(recipe, img_size=size), card)
+        return in_other_form(training, train_transform(recipe, other))
+
     return Job(
         model=model,
-        dataset=found["train"],
-        objective=Classification(recipe, len(names), found["train"].labels),
-        order=found["train"].order,
-        labels=found["train"].labels,
-        measure=measure_on(found["val"], recipe, settings),
-        card={
-            "classes": names,
-            "class_folders": list(found["train"].classes),
-            "preprocessing": preprocessing.to_dict(),
-        },
+        dataset=training,
+        objective=Classification(recipe, len(names), training.labels),
+        measure=measure_on(validation, recipe, settings),
+        dataset_at=at_size,
+        order=order,
+        labels=training.labels,
+        card={"classes": names, "class_folders": list(training.classes), "preprocessing": preprocessing.to_dict()},
         data={
             "name": Path(data).name,
             "classes": len(names),
-            "train_images": len(found["train"]),
-            "val_images": len(found["val"]),
-            "fingerprint": fingerprint(names, found["train"].labels, found["val"].labels),
+            "train_images": len(training),
+            "val_images": len(validation),
+            "fingerprint": fingerprint(names, training.labels, validation.labels),
         },
     )
+
+
+def images_of(data: str | Path, recipe: Recipe, preprocessing: Preprocessing) -> tuple[Any, Any, Any]:
+    """Training images, those to measure on, and the training images' own order; all few where few are learnt by heart.
+
+    Raises:
+        mvitv2.data.labelled.DataError: The data cannot be used as it lies there.
+    """
+    transforms = {"train": train_transform(recipe, preprocessing), "val": EvalTransform(preprocessing)}
+    found = datasets(data, transforms, need=("train", "val"))
+    training = found["train"]
+    if recipe.overfit_batches is None:
+        return training, found["val"], training.order
+    few = few_batches(training, recipe)
+    return Part(training, few), Part(training, few, transforms["val"]), None
+
+
+def in_other_form(dataset: Any, transform: Transform) -> Any:
+    """The same samples through another transform."""
+    if isinstance(dataset, Part):
+        return Part(dataset.dataset, dataset.indices, transform)
+    other = copy.copy(dataset)
+    other.transform = transform
+    return other
 
 
 def weights_to_start_from(recipe: Recipe) -> MViT | None:

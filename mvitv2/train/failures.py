@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
+from mvitv2.train import memory
 from mvitv2.train.recipe import Recipe
 
 
@@ -59,15 +60,22 @@ def memory_explained(recipe: Recipe, device: torch.device) -> Iterator[None]:
 def advice(recipe: Recipe, device: torch.device) -> str:
     """What to change where memory ran out, the change that leaves the numbers as they are first."""
     where = f"memory of {device} ran out" if device.type != "cpu" else "memory ran out"
+    if room := memory.told(device):
+        where += f" ({room})"
     half = max(recipe.batch_size // 2, 1)
     ways = []
     if recipe.batch_size > 1:
-        ways.append(f"batch_size={half} accumulation={recipe.accumulation * 2} (the same global batch)")
+        ways.append(
+            f"batch_size={half} accumulation={recipe.accumulation * 2} (the same global batch; --batch-size auto finds "
+            "what fits)"
+        )
     if not recipe.grad_checkpointing:
         ways.append("grad_checkpointing=true (slower)")
     if recipe.precision in ("fp32", "tf32"):
         ways.append("precision=bf16")
-    ways.append(f"img_size below {recipe.img_size} or a smaller model")
+    smaller = max(recipe.img_size * 3 // 4 // 32 * 32, 32)
+    less = f"img_size={smaller} ({(smaller / recipe.img_size) ** 2:.0%} of the pixels)"
+    ways.append(f"{less} or a smaller model" if smaller < recipe.img_size else "a smaller model")
     return (
         f"{where} at batch_size={recipe.batch_size}, img_size={recipe.img_size}, {recipe.precision}; "
         f"try {', or '.join(ways)}. The last checkpoint is safe"

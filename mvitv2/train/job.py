@@ -21,6 +21,8 @@ class Job:
     """Training samples by :class:`~mvitv2.data.samples.SampleKey`, with a length."""
     objective: Objective
     measure: Measure
+    dataset_at: Callable[[int], Any] | None = None
+    """The same samples with pictures of another size in pixels, for progressive resolution."""
     order: Any = None
     """The data set's own :class:`~mvitv2.train.order.Shuffle`, where it has one that reads faster than any other."""
     labels: Any = None

@@ -21,12 +21,14 @@ from mvitv2.train.books import Books
 from mvitv2.train.checkpoint import BEST
 from mvitv2.train.failures import TrainingError, TrainingStopped, memory_explained
 from mvitv2.train.folder import locked
-from mvitv2.train.freezing import freeze, trained_of
+from mvitv2.train.freezing import trained_of
 from mvitv2.train.generators import deterministic, own_generators
 from mvitv2.train.job import Job
 from mvitv2.train.order import order_of
 from mvitv2.train.patience import epochs_waited, exhausted
+from mvitv2.train.prepare import prepare
 from mvitv2.train.progress import Progress, silent
+from mvitv2.train.progressive import Phase, phases
 from mvitv2.train.recipe import Recipe
 from mvitv2.train.sampler import MicroBatches, steps_per_epoch
 from mvitv2.train.schedule import schedule_of
@@ -82,12 +84,9 @@ def fit(job: Job, recipe: Recipe, settings: Settings, progress: Progress | None 
         stop = stack.enter_context(StopRequest())
         stack.callback(teller.close)
         job.model.to(device)
-        if recipe.freeze:
-            freeze(job.model, recipe.freeze)
+        prepare(job.model, recipe)
+        if recipe.adapters or recipe.freeze:
             teller.say("{:,} of {:,} parameters are trained".format(*trained_of(job.model)))
-        if recipe.channels_last:
-            job.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        job.model.set_grad_checkpointing(recipe.grad_checkpointing)
         return Run(job, recipe, settings, teller, stop).to_the_end()
 
 
@@ -142,16 +141,23 @@ class Run:
 
     def batches(self) -> Generator[list[Samples], None, None]:
         """The batches of every step that is left, one list of forward passes a step."""
-        recipe, state = self.recipe, self.state
+        for phase in phases(self.recipe):
+            if phase.last * self.per_epoch > self.state.step:
+                yield from self.batches_of(phase)
+
+    def batches_of(self, phase: Phase) -> Generator[list[Samples], None, None]:
+        """The batches that are left of a phase, loaded by processes of its own."""
+        state, end = self.state, phase.last * self.per_epoch
+        first = max(state.step, phase.first * self.per_epoch)
         sampler = MicroBatches(
-            order_of(self.job, recipe),
-            batch_size=recipe.batch_size,
-            accumulation=recipe.accumulation,
-            first=state.step,
-            steps=self.schedule.steps,
+            order_of(self.job, self.recipe),
+            batch_size=phase.batch_size,
+            accumulation=phase.accumulation,
+            first=first,
+            steps=end,
         )
         loader = DataLoader(
-            self.job.dataset,
+            self.dataset_of(phase),
             batch_sampler=sampler,
             collate_fn=self.job.collate,
             num_workers=self.settings.workers,
@@ -160,8 +166,20 @@ class Run:
             generator=torch.Generator(),  # the run's own generator stays where it is
         )
         source = iter(loader)
-        for _ in range(state.step, self.schedule.steps):
+        for _ in range(first, end):
             yield [next(source) for _ in range(sampler.passes())]
+
+    def dataset_of(self, phase: Phase) -> Any:
+        """The training samples in the size of a phase.
+
+        Raises:
+            ValueError: The job has them in one size only.
+        """
+        if phase.img_size == self.recipe.img_size:
+            return self.job.dataset
+        if self.job.dataset_at is None:
+            raise ValueError(f"progressive={self.recipe.progressive}: task {self.recipe.task!r} has one size only")
+        return self.job.dataset_at(phase.img_size)
 
     def advance(self, batches: Iterator[list[Samples]]) -> None:
         """One step, with what is written and said about it."""

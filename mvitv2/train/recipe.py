@@ -11,6 +11,12 @@ from typing import Any
 
 from mvitv2.train.values import Wrong, fitted, from_text, near, type_hints
 
+ADAPTER_TARGETS = {
+    "qkv": (".attn.qkv", ".attn.q", ".attn.k", ".attn.v"),
+    "proj": (".attn.proj",),
+    "mlp": (".mlp.fc1", ".mlp.fc2"),
+}
+"""What adapters may be given to, and how those layers' names end."""
 CHOICES = {
     "task": ("classify",),
     "optimizer": ("adamw", "sgd"),
@@ -62,6 +68,13 @@ class Recipe:
     freeze: tuple[str, ...] = ()
     """What is not trained: ``"stem"``, a number ``"4"`` (the stem and so many blocks), ``"backbone"`` (all but the
     classifier) or a pattern of parameter names such as ``"blocks.*.mlp.*"``."""
+    adapters: dict[str, Any] = field(default_factory=dict)
+    """Low-rank adapters instead of training the backbone: ``rank``, ``alpha`` (``rank``), ``targets`` (``qkv``,
+    ``proj``; also ``mlp``); nothing for none."""
+    progressive: dict[str, Any] = field(default_factory=dict)
+    """Other sizes than ``img_size``, by the epoch they begin with, counted from 1: ``{"1": 128, "100": 160}``."""
+    progressive_batch: bool = False
+    """Take more images in a forward pass where they are smaller; the global batch stays."""
 
     epochs: int = 300
     patience: int | None = None
@@ -177,7 +190,9 @@ def overridden(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
         if not inner:
             values[top] = from_text(value, hints[top])
         elif isinstance(getattr(recipe, top), dict):
-            values[top] = {**values.get(top, getattr(recipe, top)), inner: from_text(value, Any)}
+            # "none" is a kind of augmentation, not the lack of one
+            one = value if name == "augmentation.kind" else from_text(value, Any)
+            values[top] = {**values.get(top, getattr(recipe, top)), inner: one}
         else:
             raise ValueError(f"{name!r} is no field of a recipe: {top} is one value, not a mapping")
     return dataclasses.replace(recipe, **values)
@@ -212,6 +227,8 @@ def _offences(recipe: Recipe) -> Iterator[str]:
         yield from (f"{name}={value} must be {told}" for name, value in values if value is not None and not fits(value))
     if recipe.clip_norm is not None and recipe.clip_value is not None:
         yield f"clip_norm={recipe.clip_norm} and clip_value={recipe.clip_value} exclude each other; set one to none"
+    yield from _adapter_offences(recipe)
+    yield from _progressive_offences(recipe)
     if recipe.target_threshold is not None and recipe.loss != "bce":
         yield f"target_threshold={recipe.target_threshold} is for loss='bce', not for {recipe.loss!r}"
     if recipe.class_weights not in ("none", "balanced") and isinstance(recipe.class_weights, str):
@@ -222,3 +239,33 @@ def _offences(recipe: Recipe) -> Iterator[str]:
         yield f"warmup_epochs={recipe.warmup_epochs:g} is longer than epochs={recipe.epochs}"
     if (kind := recipe.augmentation.get("kind")) not in KINDS:
         yield f"augmentation.kind={kind!r} is none of {', '.join(map(repr, KINDS))}"
+
+
+def _adapter_offences(recipe: Recipe) -> Iterator[str]:
+    given = recipe.adapters
+    if not given:
+        return
+    if unknown := sorted(set(given) - {"rank", "alpha", "targets"}):
+        yield f"adapters has no {', '.join(unknown)}; it has rank, alpha, targets"
+    if not (isinstance(rank := given.get("rank"), int) and rank >= 1):
+        yield f"adapters.rank={rank!r} must be a whole number, at least 1"
+    if not (isinstance(alpha := given.get("alpha", 1), int | float) and alpha > 0):
+        yield f"adapters.alpha={alpha!r} must be above 0"
+    targets = listed(given.get("targets", ("qkv",)))
+    if not targets or set(targets) - set(ADAPTER_TARGETS):
+        yield f"adapters.targets={targets!r} must be some of {', '.join(ADAPTER_TARGETS)}"
+    if recipe.freeze:
+        yield f"freeze={recipe.freeze} and adapters exclude each other: adapters freeze all but the classifier"
+
+
+def listed(words: Any) -> tuple[str, ...]:
+    """Several words as they stand in a file or on a command line: ``("qkv", "mlp")``, ``"qkv,mlp"``, ``"mlp"``."""
+    return tuple(word.strip() for word in words.split(",")) if isinstance(words, str) else tuple(map(str, words))
+
+
+def _progressive_offences(recipe: Recipe) -> Iterator[str]:
+    for epoch, size in recipe.progressive.items():
+        if not epoch.isdecimal() or not 1 <= int(epoch) <= recipe.epochs:
+            yield f"progressive: {epoch!r} must be an epoch from 1 to {recipe.epochs}"
+        if not (isinstance(size, int) and size >= 1):
+            yield f"progressive: {size!r} from epoch {epoch} must be a size in pixels"

@@ -1,5 +1,6 @@
 """``mvitv2 train`` and ``mvitv2 recipes``: a run from the first word to the weights, and every way to say how."""
 
+import csv
 import json
 import os
 import signal
@@ -10,15 +11,19 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from mvitv2.cli import train
 from mvitv2.cli.__main__ import main
 from mvitv2.cli.arguments import parsed
-from mvitv2.cli.chosen import chosen_recipe, settings_of
+from mvitv2.cli.chosen import chosen, chosen_recipe, settings_of
 from mvitv2.cli.failures import UsageError
 from mvitv2.train.recipe import Recipe
 from mvitv2.train.recipes import RECIPES
+from mvitv2.variants import VARIANTS
+from mvitv2.weights.peers.slowfast_settings import official_settings
 
 SMALL = ["--set", "stages.depths=1,1", "--set", "stages.embed_dim=8", "--batch-size", "256", "--epochs", "1"]
 
@@ -125,7 +130,7 @@ def test_ctrl_c_saves_and_is_no_error_of_ours(tmp_path) -> None:
 
 def test_every_field_of_a_recipe_can_be_said() -> None:
     flags = {field.name for field in fields(train.Options)}
-    by_name = {"name", "source", "stages", "model_fields", "preprocessing", "augmentation"}
+    by_name = {"name", "source", "stages", "model_fields", "preprocessing", "augmentation", "adapters"}
     assert {field.name for field in fields(Recipe)} - by_name <= flags
 
 
@@ -242,3 +247,96 @@ def test_recipes(capsys, tmp_path) -> None:
     assert recipe("photos", "--recipe", str(tmp_path / "mine.json")) == RECIPES["digits"]
     assert main(["recipes", "digit"]) == 1
     assert "did you mean 'digits'" in capsys.readouterr().err
+
+
+QUICK = [*SMALL, "--overfit-batches", "1", "--batch-size", "32"]
+
+
+def test_the_recipe_of_a_run_gives_the_same_run_again(capsys, tmp_path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(["train", "digits", "--output", str(first), *QUICK, "--seed", "5", "--epochs", "2"]) == 0
+    assert main(["train", "digits", "--recipe", str(first / "recipe.json"), "--output", str(second)]) == 0
+    ours, theirs = load_file(first / "best.safetensors"), load_file(second / "best.safetensors")
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    rows = [[r for r in csv.DictReader((f / "results.csv").read_text().splitlines())] for f in (first, second)]
+    assert [r["train_loss"] for r in rows[0]] == [r["train_loss"] for r in rows[1]] and len(rows[0]) == 2
+
+
+def test_what_would_be_trained_is_told_without_doing_it(capsys, tmp_path) -> None:
+    out = ["--output", str(tmp_path / "run")]
+    assert main(["train", "digits", *QUICK, *out, "--print-config"]) == 0
+    shown = capsys.readouterr().out
+    (tmp_path / "mine.yaml").write_text(shown)
+    assert recipe("x", "--recipe", str(tmp_path / "mine.yaml")) == recipe("digits", *QUICK)
+    assert main(["train", "digits", *QUICK, *out, "--dry-run", "--freeze", "stem"]) == 0
+    told = capsys.readouterr().out
+    for part in ("32 to train on: 32 pixels in epochs 1 to 1", "1 (1 an epoch, 1 epochs)", "parameters are trained"):
+        assert part in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_size_that_is_found_is_kept(capsys, tmp_path) -> None:
+    words = ["train", "digits", "--output", str(tmp_path / "run"), *SMALL, "--overfit-batches", "1", "batch=auto"]
+    words += ["--set", "accumulation=2"]
+    assert main(words) == 0
+    assert "keeps the global batch of 128 images" in capsys.readouterr().out
+    saved = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert saved["batch_size"] * saved["accumulation"] == 128
+    assert main([*words[:-1], "accumulation=4"]) == 0  # the folder's own, not found again
+    assert "found by" not in capsys.readouterr().out
+
+
+def test_learning_by_heart_leaves_out_what_would_keep_from_it() -> None:
+    found = recipe("photos", "--overfit-batches", "2", "--mixup", "0.1")
+    assert (found.overfit_batches, found.mixup, found.cutmix, found.augmentation) == (2, 0.1, 0.0, {"kind": "none"})
+
+
+def test_words_of_timm_for_entries() -> None:
+    found = recipe(
+        "photos", "--hflip", "0", "--scale", "0.3", "1.0", "--remode", "const", "--drop", "0.2", "fliplr=0.1"
+    )
+    assert found.augmentation == {"kind": "published", "flip": 0.1, "scale": (0.3, 1.0), "erase_mode": "const"}
+    assert found.model_fields == {"head_dropout": 0.2}
+    assert recipe("photos", "--bce-loss").loss == "bce"
+    assert recipe("photos", "--pretrained", "--no-aug").augmentation == {"kind": "none"}
+    assert recipe("photos", "--progressive", "1:128", "20:160").progressive == {"1": 128, "20": 160}
+    assert recipe("photos", "--class-weights", "1,2").class_weights == (1, 2)
+    assert recipe("photos", "freeze=4", "patience=3").freeze == ("4",)
+    with pytest.raises(UsageError, match="expected EPOCH:SIZE"):
+        recipe("photos", "--progressive", "128")
+
+
+def test_resuming_from_a_checkpoints_path(tmp_path) -> None:
+    (tmp_path / "last.pt").touch()
+    found = settings_of(options("photos", "--resume", str(tmp_path / "last.pt"), "--device", "1"))
+    assert (found.output, found.resume, found.device) == (tmp_path, "must", "cuda:1")
+    with pytest.raises(UsageError, match="a run goes on in its own folder"):
+        settings_of(options("photos", "--resume", str(tmp_path), "--output", "elsewhere"))
+    with pytest.raises(UsageError, match="expected auto, must, never, or the checkpoint"):
+        settings_of(options("photos", "--resume", "nowhere.pt"))
+
+
+def test_a_configuration_of_the_authors(capsys, tmp_path, recwarn) -> None:
+    text = yaml.safe_dump(
+        {
+            "MVIT": {**official_settings(VARIANTS["mvitv2_t"])["MVIT"], "PATCH_KERNEL": "(7, 7)"},
+            "MODEL": {"NUM_CLASSES": 1000, "LOSS_FUNC": "soft_cross_entropy", "DROPOUT_RATE": 0.0},
+            "DATA": {"TRAIN_CROP_SIZE": 224, "PATH_TO_DATA_DIR": "imagenet", "MEAN": [0.485, 0.456, 0.406]},
+            "TRAIN": {"BATCH_SIZE": 256, "DATASET": "imagenet"},
+            "SOLVER": {"BASE_LR": 0.00025, "BASE_LR_SCALE_NUM_SHARDS": True, "MAX_EPOCH": 300, "WARMUP_EPOCHS": 70.0},
+            "AUG": {"AA_TYPE": "rand-m9-n6-mstd0.5-inc1", "GEN_MASK_LOADER": True},
+            "MIXUP": {"ENABLE": False},
+            "NUM_GPUS": 8,
+        }
+    )
+    (tmp_path / "MVITv2_T.yaml").write_text(text)
+    found, made = chosen(options("--cfg", str(tmp_path / "MVITv2_T.yaml"), "SOLVER.MAX_EPOCH", "100", "--epochs", "50"))
+    assert found.data == "imagenet"
+    assert (made.model, made.model_fields, made.batch_size, made.lr_batch) == ("mvitv2_t", {}, 32, 256)
+    assert (made.lr, made.epochs, made.warmup_epochs, made.mixup, made.label_smoothing) == (2.5e-4, 50, 35.0, 0.0, 0.0)
+    assert [str(w.message) for w in recwarn] == ["--cfg: AUG.GEN_MASK_LOADER=True has no place here and is left out"]
+    for words, message in ((["KEY"], "'KEY' has none"), (["DATA.NUM_FRAMES", "16"], "is one of clips")):
+        with pytest.raises(ValueError, match=message):
+            chosen(options("--cfg", str(tmp_path / "MVITv2_T.yaml"), *words))
+    with pytest.raises(UsageError, match="train needs DATA"):
+        chosen(options())

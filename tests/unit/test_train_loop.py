@@ -115,7 +115,7 @@ def test_running_out_of_memory_says_what_to_change(tmp_path: Path, error: Runtim
     def objective(model: torch.nn.Module, given: Batch, place: int) -> Loss:
         raise error
 
-    with pytest.raises(TrainingError, match=r"memory ran out at batch_size=4.*try batch_size=2 accumulation=4"):
+    with pytest.raises(TrainingError, match=r"memory ran out .*at batch_size=4.*try batch_size=2 accumulation=4"):
         fit(small_job(objective=objective), PLAIN, Settings(output=tmp_path))
     assert "precision=bf16" in advice(PLAIN, torch.device("cuda"))
     assert "grad_checkpointing" not in advice(replace(PLAIN, grad_checkpointing=True), torch.device("cpu"))
