@@ -118,7 +118,7 @@ def read_with_traits(
         if isinstance(source, str | os.PathLike):
             with opened(Path(source), name) as file:
                 return _decoded(file, name, max_pixels, channels, background)
-        return _decoded(_rewindable(source, name), name, max_pixels, channels, background)
+        return _decoded(rewindable(source, name), name, max_pixels, channels, background)
     except MemoryError as error:
         raise ImageError("needs more memory than there is to decode; lower max_pixels or free memory", name) from error
 
@@ -154,7 +154,7 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in clean)
 
 
-def opened(path: Path, name: str | None = None) -> io.BufferedReader:
+def opened(path: Path, name: str | None = None, wanted: str = "an image file") -> io.BufferedReader:
     """``path`` opened for reading, once it is known to be a plain file: opening a FIFO would wait for ever.
 
     Raises:
@@ -164,7 +164,7 @@ def opened(path: Path, name: str | None = None) -> io.BufferedReader:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"is {_kind_name(status.st_mode)}, not an image file", name)
+            raise ImageError(f"is {_kind_name(status.st_mode)}, not {wanted}", name)
         return path.open("rb")
     except FileNotFoundError as error:
         if path.is_symlink():
@@ -189,7 +189,7 @@ def _kind_name(mode: int) -> str:
     return "a device"
 
 
-def _rewindable(source: bytes | bytearray | memoryview | BinaryIO, name: str) -> BinaryIO:
+def rewindable(source: bytes | bytearray | memoryview | BinaryIO, name: str) -> BinaryIO:
     """``source`` as a file object that can seek.
 
     Raises:
