@@ -16,6 +16,7 @@ from mvitv2.data.images import ImageError
 from mvitv2.data.video.faults import Caps, ClipError
 from mvitv2.data.video.info import at_times
 from mvitv2.data.video.reader import ByteRange, open_clip, probe, read_frames
+from mvitv2.extras import MissingExtra, required
 from tests.clips import level, numbers, picture, write_clip
 
 av = pytest.importorskip("av", reason="needs PyAV, the extra video")
@@ -218,7 +219,10 @@ def test_limits_refuse_before_memory_is_spent(clip):
 @pytest.mark.parametrize("reader", ["pyav", "torchcodec"])
 def test_playlists_open_nothing(tmp_path, clip, reader):
     if reader == "torchcodec":
-        pytest.importorskip("torchcodec", reason="needs torchcodec and an FFmpeg", exc_type=(ImportError, RuntimeError))
+        try:
+            required("torchcodec.decoders", extra="codec")
+        except MissingExtra as error:
+            pytest.skip(f"needs torchcodec and an FFmpeg of the system: {error}")
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         port = server.getsockname()[1]
