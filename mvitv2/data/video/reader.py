@@ -4,6 +4,7 @@ A clip is a path, the bytes of a file, a binary file object, a stretch of a file
 pictures, or a list of their files.
 """
 
+import contextlib
 import io
 import os
 from collections.abc import Callable, Sequence
@@ -85,11 +86,11 @@ def open_clip(
     if isinstance(source, str | os.PathLike) and Path(source).is_dir():
         return PictureClip(pictures_in(Path(source)), name or source_name(source), caps=caps, fps=fps)
     file, known = _file(cast("ClipSource", source), name)
-    try:
-        return _opener(reader)(file, known, caps=caps, threads=threads, stream=stream)
-    except BaseException:
-        file.close()
-        raise
+    with contextlib.ExitStack() as failed:
+        failed.callback(file.close)
+        clip = _opener(reader)(file, known, caps=caps, threads=threads, stream=stream)
+        failed.pop_all()  # the clip closes it now
+    return clip
 
 
 def probe(source: ClipSource, *, reader: str = "auto", caps: Caps = CAPS, name: str | None = None) -> ClipInfo:
