@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 INTERPOLATIONS = ("bicubic", "bilinear")
+CLIP_RULES = ("slowfast", "torchvision", "antialiased")
 CHANNELS = MappingProxyType({"rgb": 3, "bgr": 3, "gray": 1})
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -46,6 +47,8 @@ class Preprocessing:
     """Distance of two frames at ``fps``; ``None`` with ``num_frames``: one frame from each of that many equal parts."""
     fps: float | None = None
     """Frames a second that ``sampling_rate`` counts in; ``None``: those of the file."""
+    clip_rule: str = "slowfast"
+    """How frames of clips are resized: one of :data:`CLIP_RULES` (:mod:`mvitv2.data.video.spatial`)."""
 
     def __post_init__(self) -> None:
         """Refuse what no transform could run, with every offending field."""
@@ -129,6 +132,8 @@ def _offences(record: Preprocessing):
             yield f"{name}={value!r} must be a whole number above 0 or None"
     if record.interpolation not in INTERPOLATIONS:
         yield f"interpolation={record.interpolation!r} must be one of {list(INTERPOLATIONS)}"
+    if record.clip_rule not in CLIP_RULES:
+        yield f"clip_rule={record.clip_rule!r} must be one of {list(CLIP_RULES)}"
     yield from _statistics_offences(record)
     if record.sampling_rate is not None and record.num_frames is None:
         yield f"sampling_rate={record.sampling_rate} needs num_frames"
@@ -168,7 +173,9 @@ INCEPTION = Preprocessing.from_crop_fraction((224, 224), 0.9, mean=INCEPTION_MEA
 KINETICS = Preprocessing(
     interpolation="bilinear", mean=KINETICS_MEAN, std=KINETICS_STD, num_frames=16, sampling_rate=4, fps=30.0
 )
-"""Kinetics S 16x4: SlowFast's test setting and torchvision's ``MViT_V2_S_Weights.transforms()``."""
+"""Kinetics S 16x4: SlowFast's test setting."""
+KINETICS_TORCHVISION = dataclasses.replace(KINETICS, clip_rule="torchvision")
+"""torchvision's ``MViT_V2_S_Weights.transforms()``, which rounds resized frames to whole levels."""
 KINETICS_32X3 = dataclasses.replace(KINETICS, num_frames=32, sampling_rate=3)
 """Kinetics B 32x3 (and MViTv1-B 32x3)."""
 KINETICS_L = dataclasses.replace(
@@ -195,6 +202,7 @@ PRESETS = MappingProxyType(
         "imagenet_timm": IMAGENET_TIMM,
         "inception": INCEPTION,
         "kinetics": KINETICS,
+        "kinetics_torchvision": KINETICS_TORCHVISION,
         "kinetics_32x3": KINETICS_32X3,
         "kinetics_l": KINETICS_L,
         "ssv2_s": SSV2_S,

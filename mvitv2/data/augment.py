@@ -179,6 +179,27 @@ def _stages(
     return (lambda image: second(first(image))), erase if augmentation.erase_probability else (lambda tensor: tensor)
 
 
+@functools.lru_cache(maxsize=64)
+def policy_of(policy: str, shorter: int, interpolation: str) -> Callable[[Image.Image], Image.Image]:
+    """A policy alone, for pictures whose shorter side is ``shorter``; gray where nothing was, as SlowFast fills.
+
+    Raises:
+        ValueError: timm cannot read it.
+    """
+    timm = _timm()
+    method = timm.transforms.str_to_pil_interp(interpolation)
+    fields = {"translate_const": int(shorter * 0.45), "interpolation": method}
+    try:
+        made = {"rand": timm.auto_augment.rand_augment_transform, "augmix": timm.auto_augment.augment_and_mix_transform}
+        transform = made.get(policy.split("-", maxsplit=1)[0], timm.auto_augment.auto_augment_transform)(policy, fields)
+    except (AssertionError, ValueError, LookupError) as error:
+        raise ValueError(f"timm cannot read policy={policy!r} ({error}); one is {AUTHORS.policy!r}") from error
+    for operation in operations(transform):
+        if operation.aug_fn is timm.auto_augment.posterize:
+            operation.aug_fn = posterized
+    return transform
+
+
 def posterized(image: Image.Image, bits_to_keep: int, **_: object) -> Image.Image:
     """``image`` with only the upper bits of each value; black with none.
 
@@ -207,6 +228,7 @@ def _timm() -> ModuleType:
         import timm.data
         import timm.data.auto_augment
         import timm.data.random_erasing
+        import timm.data.transforms
         import timm.data.transforms_factory
     except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision's operators were built for another torch
         raise ImportError(

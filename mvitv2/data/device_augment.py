@@ -82,10 +82,10 @@ class DeviceAugmentation:
         if images.ndim != 4 or images.dtype != torch.uint8:
             raise ValueError(f"expected uint8 (B, C, H, W) of CropTransform, got {images.dtype} {tuple(images.shape)}")
         with seeded(seed):
-            groups = [self._coloured(group) for group in images.split(self.neighbours)]
+            groups = [self.coloured(group) for group in images.split(self.neighbours)]
             return self._erased(self._normalised(torch.cat(groups)))
 
-    def _coloured(self, images: Tensor) -> Tensor:
+    def coloured(self, images: Tensor) -> Tensor:
         """One draw of the policy and of colours, for a few pictures."""
         transforms: Any = required("torchvision.transforms.v2", extra="train")
         augmentation = self.augmentation

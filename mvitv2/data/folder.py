@@ -38,6 +38,7 @@ class ImageFolder(LabelledImages):
         classes: Sequence[str] | None = None,
         class_names: Sequence[str] | None = None,
         suffixes: Collection[str] | None = IMAGE_SUFFIXES,
+        noun: str = "images",
         **options: Any,
     ) -> None:
         """List what is there; no image is opened.
@@ -48,6 +49,7 @@ class ImageFolder(LabelledImages):
             classes: The classes it must have (those of the training split); ``None``: those it has.
             class_names: One name per class, for people.
             suffixes: What counts as an image, lower case with the dot; ``None``: every file.
+            noun: What they are called in messages.
             **options: ``on_error`` and ``max_pixels`` of :class:`LabelledImages`.
 
         Raises:
@@ -57,7 +59,7 @@ class ImageFolder(LabelledImages):
         self.root = Path(root)
         folders = _class_folders(self.root, classes)
         self.ignored: Counter[str] = Counter()
-        self._files, self.labels = _listed(self.root, folders, suffixes, self.ignored)
+        self._files, self.labels = _listed(self.root, folders, suffixes, self.ignored, noun)
         self.name_classes(folders, class_names)
 
     def __str__(self) -> str:
@@ -120,7 +122,7 @@ def _class_folders(root: Path, expected: Sequence[str] | None) -> tuple[str, ...
 
 
 def _listed(
-    root: Path, classes: Sequence[str], suffixes: Collection[str] | None, ignored: Counter[str]
+    root: Path, classes: Sequence[str], suffixes: Collection[str] | None, ignored: Counter[str], noun: str
 ) -> tuple[PackedNames, np.ndarray]:
     """Every image of every class, relative to ``root``, and its label.
 
@@ -148,7 +150,7 @@ def _listed(
         raise DataError(f"{problems[0].source} {problems[0].reason}; {len(problems)} such folders below {root}")
     if empty:
         raise DataError(
-            f"{len(empty)} of {len(classes)} class folders of {root} hold no images: {shown(empty)}; below {root} are "
-            f"{len(numbers)} images and {suffix_counts(ignored)}"
+            f"{len(empty)} of {len(classes)} class folders of {root} hold no {noun}: {shown(empty)}; below {root} are "
+            f"{len(numbers)} {noun} and {suffix_counts(ignored)}"
         )
     return files, np.asarray(numbers, dtype=np.int64)

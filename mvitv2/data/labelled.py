@@ -42,34 +42,24 @@ class Scan:
     """Those that are no readable image, each with the reason."""
 
 
-class Pictures(Dataset[Any]):
-    """Pictures by index, each out of a file or out of bytes in one.
+class Samples(Dataset[Any]):
+    """Files by index, each a file or bytes in one.
 
     Attributes:
-        transform: What is done to a picture; ``None``: nothing.
+        on_error: What is done about those that cannot be read.
         notes: Sentences about what was left out while the set was opened.
     """
 
-    def __init__(
-        self,
-        transform: Any = None,
-        *,
-        on_error: str = "raise",
-        max_pixels: int = MAX_PIXELS,
-    ) -> None:
-        """Keep how pictures are read.
+    def __init__(self, *, on_error: str = "raise") -> None:
+        """Keep what is done about files that cannot be read.
 
         Args:
-            transform: What is done to a picture.
             on_error: ``"raise"`` names the file in an :class:`ImageError`; ``"skip"`` gives an
                 :class:`mvitv2.data.samples.Unreadable` in its place, which ``collate`` counts. Nothing is replaced.
-            max_pixels: As in :func:`mvitv2.data.images.read_image`.
         """
         if on_error not in ON_ERROR:
             raise ValueError(f"on_error={on_error!r} must be one of {list(ON_ERROR)}")
-        self.transform = transform
         self.on_error = on_error
-        self.max_pixels = max_pixels
         self.notes: tuple[str, ...] = ()
 
     def source(self, index: int) -> ImageSource:
@@ -89,8 +79,39 @@ class Pictures(Dataset[Any]):
         raise NotImplementedError
 
     def __len__(self) -> int:
-        """How many pictures there are, readable or not."""
+        """How many samples there are, readable or not."""
         raise NotImplementedError
+
+    def order(self, *, seed: int, epoch: int) -> list[int]:
+        """Every index once, in the order of an epoch: a pure function, so any part of it can be taken up anywhere."""
+        generator = torch.Generator().manual_seed(sample_seed(seed, epoch, SHUFFLE) >> 1)
+        return torch.randperm(len(self), generator=generator).tolist()
+
+
+class Pictures(Samples):
+    """Pictures by index, each out of a file or out of bytes in one.
+
+    Attributes:
+        transform: What is done to a picture; ``None``: nothing.
+    """
+
+    def __init__(
+        self,
+        transform: Any = None,
+        *,
+        on_error: str = "raise",
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        """Keep how pictures are read.
+
+        Args:
+            transform: What is done to a picture.
+            on_error: See :class:`Samples`.
+            max_pixels: As in :func:`mvitv2.data.images.read_image`.
+        """
+        super().__init__(on_error=on_error)
+        self.transform = transform
+        self.max_pixels = max_pixels
 
     def read(self, index: int) -> Image.Image:
         """The picture of a sample, RGB and upright."""
@@ -101,11 +122,6 @@ class Pictures(Dataset[Any]):
     def look(self, source: ImageSource, index: int) -> tuple[Image.Image, Traits]:
         """The picture in ``source``, which is that of a sample, and what it was before it became RGB."""
         return read_with_traits(source, max_pixels=self.max_pixels, name=str(self.path(index)))
-
-    def order(self, *, seed: int, epoch: int) -> list[int]:
-        """Every index once, in the order of an epoch: a pure function, so any part of it can be taken up anywhere."""
-        generator = torch.Generator().manual_seed(sample_seed(seed, epoch, SHUFFLE) >> 1)
-        return torch.randperm(len(self), generator=generator).tolist()
 
     def scan(self, *, num_threads: int = 1) -> Scan:
         """Open and decode every file, and report those that cannot be read."""
@@ -124,16 +140,13 @@ class Pictures(Dataset[Any]):
         return Scan(len(self), faults)
 
 
-class LabelledImages(Pictures):
-    """Pictures with a class each. An item is ``(transform(image), label)``.
-
-    A key is an index or a :class:`mvitv2.data.samples.SampleKey`, whose seed then decides the augmentation.
+class Labelled(Samples):
+    """Files with a class each.
 
     Attributes:
         classes: Names of the classes as the data has them; a label is an index into them.
         class_names: What people call them; the same unless given.
         labels: ``(N,)`` int64.
-        transform: A picture to a tensor; ``None``: items hold the RGB picture itself.
     """
 
     labels: np.ndarray
@@ -156,8 +169,30 @@ class LabelledImages(Pictures):
         return self.classes[int(self.labels[index])]
 
     def __len__(self) -> int:
-        """How many pictures there are, readable or not."""
+        """How many samples there are, readable or not."""
         return len(self.labels)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many samples each class has."""
+        numbers = np.bincount(self.labels, minlength=len(self.classes))
+        return dict(zip(self.classes, numbers.tolist(), strict=True))
+
+    @property
+    def spoken_classes(self) -> tuple[str, ...]:
+        """The classes for people, all different: ``n02012849 crane`` where the name is another than the class."""
+        pairs = zip(self.classes, self.class_names, strict=True)
+        return tuple(own if own == name else f"{own} {name}" for own, name in pairs)
+
+
+class LabelledImages(Labelled, Pictures):
+    """Pictures with a class each. An item is ``(transform(image), label)``.
+
+    A key is an index or a :class:`mvitv2.data.samples.SampleKey`, whose seed then decides the augmentation.
+
+    Attributes:
+        transform: A picture to a tensor; ``None``: items hold the RGB picture itself.
+    """
 
     def __getitem__(self, key: int | SampleKey) -> Any:
         """``(transform(image), label)``, under its seed if the key carries one, or an ``Unreadable``.
@@ -175,18 +210,6 @@ class LabelledImages(Pictures):
         with seeded(seed):
             sample = image if self.transform is None else self.transform(image)
         return sample, int(self.labels[index])
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many pictures each class has."""
-        numbers = np.bincount(self.labels, minlength=len(self.classes))
-        return dict(zip(self.classes, numbers.tolist(), strict=True))
-
-    @property
-    def spoken_classes(self) -> tuple[str, ...]:
-        """The classes for people, all different: ``n02012849 crane`` where the name is another than the class."""
-        pairs = zip(self.classes, self.class_names, strict=True)
-        return tuple(own if own == name else f"{own} {name}" for own, name in pairs)
 
 
 def file_stamp(path: Path) -> str:

@@ -23,6 +23,12 @@ IMAGE_SUFFIXES = frozenset(
 )
 """Names that are taken for images in a folder; a file that is named itself is always taken."""
 
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv", ".3gp"}
+    | {".ogv", ".vob", ".asf", ".mxf", ".y4m"}
+)
+"""The same of clips."""
+
 _MAGIC = re.compile(r"[*?\[]")
 _KEPT_PROBLEMS = 100
 

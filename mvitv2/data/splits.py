@@ -14,7 +14,7 @@ from mvitv2.data.sources import close_names
 SPLITS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "train": ("train", "training"),
-        "val": ("val", "valid", "validation", "eval", "dev"),
+        "val": ("val", "valid", "validation", "validate", "eval", "dev"),
         "test": ("test", "testing"),
     }
 )

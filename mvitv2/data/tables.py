@@ -14,13 +14,13 @@ from pathlib import Path
 
 from mvitv2.data.labelled import DataError
 from mvitv2.data.names import shown
-from mvitv2.data.sources import IMAGE_SUFFIXES, close_names
+from mvitv2.data.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, close_names
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt", ".lst")
 """Names that are taken for lists."""
 FILE_COLUMNS = (
     "file", "path", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img", "img_path",
-    "image_file", "image_name", "imageid", "image_id",
+    "image_file", "image_name", "imageid", "image_id", "video", "video_path", "video_file", "clip", "clip_path",
 )  # fmt: skip
 LABEL_COLUMNS = (
     "label", "labels", "class", "class_name", "classname", "category", "target", "wnid", "synset", "y", "class_id",
@@ -30,6 +30,7 @@ LABEL_COLUMNS = (
 SPLIT_COLUMNS = ("split", "subset", "fold", "set", "partition")
 
 _SHOWN_LINES = 5
+_MEDIA = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def _delimiter(suffix: str, first: str) -> str | None:
     if suffix in (".csv", ".tsv") or "\t" in first:
         return next((mark for mark in ("\t,;" if suffix == ".tsv" else ",;\t") if mark in first), None)
     after_name = re.search(r"\.(\w+)[\"']?\s*([,;])", first)
-    return after_name[2] if after_name and f".{after_name[1].lower()}" in IMAGE_SUFFIXES else None
+    return after_name[2] if after_name and f".{after_name[1].lower()}" in _MEDIA else None
 
 
 def _delimited(file: Path, text: str, delimiter: str) -> Iterator[Record]:
@@ -262,5 +263,5 @@ def _fill(rows: Rows, records: list[Record], file: int, label: int, split: int |
 
 
 def _is_image(cell: str) -> bool:
-    """Whether a cell ends as names of pictures do."""
-    return re.sub(r".*\.", ".", cell.lower()) in IMAGE_SUFFIXES
+    """Whether a cell ends as names of pictures or clips do."""
+    return re.sub(r".*\.", ".", cell.lower()) in _MEDIA

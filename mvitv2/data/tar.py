@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mvitv2.data.labelled import DataError, file_stamp
-from mvitv2.data.sources import IMAGE_SUFFIXES, suffix_counts
+from mvitv2.data.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, suffix_counts
 from mvitv2.data.store import cache_folder, written_whole
 
 LABEL_SUFFIXES = ("cls", "label", "class", "json")
@@ -33,7 +33,8 @@ SIDECAR = ".index.npz"
 _KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
 _MAX_LABEL = 1 << 20  # bytes of a member that holds a label
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-_SUFFIXES = {suffix[1:] for suffix in IMAGE_SUFFIXES}
+_MEDIA = tuple({suffix[1:] for suffix in suffixes} for suffixes in (VIDEO_SUFFIXES, IMAGE_SUFFIXES))
+"""A clip comes before the picture that shows it."""
 
 
 @dataclass
@@ -134,7 +135,7 @@ def _collected(path: Path, file: BinaryIO, members: Iterator[tarfile.TarInfo]) -
     current, parts = "", dict[str, tarfile.TarInfo]()
 
     def finish() -> None:
-        image = next((parts[suffix] for suffix in parts if suffix.rpartition(".")[2] in _SUFFIXES), None)
+        image = next((parts[name] for kind in _MEDIA for name in parts if name.rpartition(".")[2] in kind), None)
         label = next((parts[suffix] for suffix in LABEL_SUFFIXES if suffix in parts), None)
         if image is not None and label is not None:
             index.names.append(image.name)

@@ -11,6 +11,7 @@ from mvitv2.preprocessing import (
     KINETICS,
     KINETICS_32X3,
     KINETICS_L,
+    KINETICS_TORCHVISION,
     SSV2_B,
     SSV2_L,
     SSV2_S,
@@ -85,7 +86,8 @@ def _slowfast_v1(common: dict[str, Any], repository: str, folder: str) -> Iterat
 
 def _torchvision() -> Iterator[Release]:
     """torchvision's ports of SlowFast's Kinetics models, in its names."""
-    common: dict[str, Any] = {"dialect": "torchvision", "task": VIDEO, "num_classes": 400, "preprocessing": KINETICS}
+    common: dict[str, Any] = {"dialect": "torchvision", "task": VIDEO, "num_classes": 400}
+    common["preprocessing"] = KINETICS_TORCHVISION
     terms = "BSD-3-Clause (the repository; weights may have terms of their own, from their training data)"
     rows = (
         ("mvitv1_b_16x4", "mvit_v1_b-dbeb1030", 78.477, 93.582),

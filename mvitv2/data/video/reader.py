@@ -26,12 +26,6 @@ from mvitv2.extras import MissingExtra
 READERS = ("auto", "pyav", "torchcodec")
 """``"auto"``: PyAV, or torchcodec where PyAV is not installed."""
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv", ".3gp"}
-    | {".ogv", ".vob", ".asf", ".mxf", ".y4m", ".gif"}
-)
-"""Names that are taken for clips in a folder; a file that is named itself is always taken."""
-
 
 @dataclass(frozen=True)
 class ByteRange:
