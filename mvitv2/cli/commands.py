@@ -39,6 +39,7 @@ COMMANDS = {
         ("eval", "eval", "Measure a model on a folder of class folders, or on the built-in digits."),
         ("predict", "predict", "Name what is on pictures: files, folders, patterns."),
         ("features", "features", "Write what a model sees of pictures as numbers: a vector each, or maps."),
+        ("runs", "runs", "Compare training runs: figures, settings that differ, curves."),
         ("list", "list", "Name the models there are, with their task, size and aliases."),
         ("describe", "describe", "Show a model block by block: widths, grids, parameters, operations, conventions."),
         ("inspect", "inspect", "Say what a weights file is: whose, which variant, for what, what is missing."),

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,11 +16,15 @@ from mvitv2.cli.words import Maybe
 if TYPE_CHECKING:
     from mvitv2.core.model import MViT
     from mvitv2.tasks.evaluation import Evaluation
+    from mvitv2.tasks.scoring import Scoring
 
 EXAMPLES = """\
   mvitv2 eval runs/demo digits
   mvitv2 eval runs/photos photos                     # photos/val, or photos itself if it holds class folders
   mvitv2 eval mvitv2_t imagenet --batch-size 128 --json mvitv2_t.json --report mvitv2_t.html
+  mvitv2 eval mvitv2_t imagenet --labels real.json   # ImageNet-ReaL: any number of right answers for each picture
+  mvitv2 eval mvitv2_t imagenet-a                    # 200 of the 1000 classes: answers are restricted to them
+  mvitv2 eval mvitv2_s imagenet --img-size 288 --crop-pct 1.0 --crops 10 --results-file all.csv
 """
 SHOWN = 20
 """Classes and files that are named in the text; the JSON file has all."""
@@ -35,16 +40,30 @@ class Options:
     """A folder of class folders, a folder with val/ or test/ in it, or `digits`."""
     split: Literal["val", "test", "train"] = "val"
     """Which part of the data, where it has parts."""
+    labels: Maybe[Path] = None
+    """A JSON file with the right answers, one or several for each picture, such as real.json of ImageNet-ReaL."""
     json: Maybe[str] = None
     """Write all figures to this file; - prints them instead of the table."""
     report: Maybe[Path] = None
     """Write a self-contained HTML page to this file: figures, confusion matrix, pictures with attention."""
+    results_file: Maybe[Path] = None
+    """Add a row to this CSV file, in the columns of timm's."""
+    predictions: Maybe[Path] = None
+    """Write what is said about each picture to this file: .csv, .jsonl, or a folder .parquet."""
     batch_size: Annotated[int, arg(aliases=["-b"])] = 64
     """Pictures in one forward pass."""
     workers: Annotated[int, arg(aliases=["-j"])] = 2
     """Processes that read pictures; 0 reads between the passes."""
-    img_size: Maybe[int] = None
-    """Side in pixels, where it is not to be the model's own."""
+    img_size: Maybe[tuple[int, ...]] = None
+    """Side in pixels, or height and width, where it is not to be the model's own."""
+    crop_pct: Maybe[float] = None
+    """Part of the resized picture that the crop is, where it is not to be the model's own."""
+    crops: Literal[1, 5, 10] = 1
+    """Looks at each picture: the centre, four corners too, or these and their mirror images; answers are averaged."""
+    flip: bool = False
+    """Look at mirror images too."""
+    scales: tuple[float, ...] = (1.0,)
+    """Look at each picture at so many times its size, several times."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -54,16 +73,17 @@ class Options:
 def run(options: Options) -> int:
     """Measure, and print or write the figures."""
     from mvitv2.cli.checkpoints import classifier
-    from mvitv2.tasks.datasets import dataset_for
+    from mvitv2.cli.measured import Answers, write_page, write_row
     from mvitv2.tasks.devices import device_named
     from mvitv2.tasks.evaluation import evaluate
 
-    for path in (options.json, options.report):
+    for path in (options.json, options.report, options.results_file):
         check_folder(Path(path or ""))
     device = device_named(options.device)
-    model = prepared(classifier(options.model), options.img_size)
-    dataset = dataset_for(model, options.data, options.split)
-    with counter("measuring") as told:
+    model = prepared(options, classifier(options.model))
+    dataset, scoring = data_for(options, model)
+    with ExitStack() as stack:
+        answers = stack.enter_context(Answers(options.predictions, dataset)) if options.predictions else None
         found = evaluate(
             model,
             dataset,
@@ -71,16 +91,17 @@ def run(options: Options) -> int:
             workers=0 if options.data == "digits" else options.workers,
             device=device,
             precision=options.precision,
-            on_batch=told,
+            scoring=scoring,
+            on_batch=stack.enter_context(counter("measuring")),
+            on_answer=answers,
         )
-    if options.json == "-":
-        print(as_json(options, found))
-    else:
-        print(table(found))
+    print(as_json(options, found) if options.json == "-" else table(found))
     if options.json not in (None, "-"):
         write(Path(options.json), as_json(options, found))
+    if options.results_file is not None:
+        write_row(options.results_file, options, model, found)
     if options.report is not None:
-        write_page(options, model, dataset, found)
+        write_page(options, model, dataset, scoring, found)
     for item in found.unreadable[:SHOWN]:
         print(f"unreadable, left out: {one_line(item.path)}: {one_line(item.reason)}", file=sys.stderr)
     if len(found.unreadable) > SHOWN:
@@ -88,15 +109,33 @@ def run(options: Options) -> int:
     return 0
 
 
-def prepared(model: "MViT", img_size: int | None) -> "MViT":
+def prepared(options: Options, model: "MViT") -> "MViT":
     """The model, told to be given pictures of another size; one that names no classes takes those of the data."""
+    from mvitv2.cli.pictures import resized
     from mvitv2.tasks.prediction import preprocessing_of
 
-    if img_size is not None:
-        model.card["preprocessing"] = preprocessing_of(model).at(img_size).to_dict()
+    record = resized(preprocessing_of(model), options.img_size, options.crop_pct)
+    model.card["preprocessing"] = record.to_dict()
     if not model.card.get("classes"):
         model.card.pop("classes", None)
     return model
+
+
+def data_for(options: Options, model: "MViT") -> tuple[Any, "Scoring"]:
+    """The data as the model is to see it, and what counts as right; what is unusual is said on standard error."""
+    from mvitv2.tasks.matching import matched
+    from mvitv2.tasks.prediction import preprocessing_of
+    from mvitv2.tasks.scoring import Scoring, read_accepted
+    from mvitv2.tasks.views import ViewsTransform
+
+    record = preprocessing_of(model)
+    one = options.crops == 1 and not options.flip and options.scales == (1.0,)
+    views = None if one else ViewsTransform(record, options.crops, options.flip, options.scales)
+    found = matched(model, options.data, options.split, views)
+    if found.note:
+        print(f"note: {found.note}", file=sys.stderr)
+    accepted = None if options.labels is None else read_accepted(options.labels, found.dataset)
+    return found.dataset, Scoring(found.columns, accepted)
 
 
 def table(found: "Evaluation") -> str:
@@ -110,6 +149,7 @@ def table(found: "Evaluation") -> str:
         ("loss", f"{found.loss:.4f}"),
         ("calibration error", f"{found.calibration_error:.4f}"),
         ("unreadable", f"{len(found.unreadable)}"),
+        *([("without a right answer", f"{found.unlabelled}")] if found.unlabelled else []),
         ("speed", f"{found.images / max(found.seconds, 1e-9):.1f} images/s"),
     ]
     text = columns(lines)
@@ -127,25 +167,11 @@ def percent(rate: float | None) -> str:
 
 def as_json(options: Options, found: "Evaluation") -> str:
     """All figures, and what they are of."""
-    return json.dumps(
-        {"model": options.model, "data": options.data, "split": options.split, **found.to_dict()}, indent=2
-    )
-
-
-def write_page(options: Options, model: "MViT", dataset: Any, found: "Evaluation") -> None:
-    """The HTML page, and where it is."""
-    from mvitv2.report import Report, samples, write_report
-    from mvitv2.train.checkpoint import versions
-
-    facts = {
-        "Pictures": f"{found.images:,}",
-        "Classes": f"{len(found.per_class):,}",
-        "Parameters": f"{sum(p.numel() for p in model.parameters()):,}",
-        "Data": f"{options.data} ({options.split})",
-    }
-    title, shown = f"{options.model} on {Path(options.data).name}", samples(model, dataset, found)
-    report = Report(title=title, evaluation=found, facts=facts, samples=shown, versions=versions())
-    print(f"report: {write_report(str(options.report), report)}", file=sys.stderr)
+    about = {"model": options.model, "data": options.data, "split": options.split}
+    if options.labels is not None:
+        about["labels"] = str(options.labels)
+    looks = {"crops": options.crops, "flip": options.flip, "scales": list(options.scales)}
+    return json.dumps({**about, **looks, **found.to_dict()}, indent=2)
 
 
 def write(path: Path, text: str) -> None:

@@ -81,7 +81,7 @@ def cropped(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
                 f"a picture of {image.width} x {image.height} would be resized to {width} x {height}; "
                 "set `longest` or `size` in its preprocessing"
             )
-        return _resized(image, (height, width), method)
+        return resized(image, (height, width), preprocessing.interpolation)
     crop_height, crop_width = preprocessing.size
     top, left = crop_corner((height, width), preprocessing.size)
     if height > _LONG * crop_height or width > _LONG * crop_width:
@@ -89,7 +89,7 @@ def cropped(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
         image = _drawn(image, (height, width), box, method)
         left, top = min(left, 0), min(top, 0)
     else:
-        image = _resized(image, (height, width), method)
+        image = resized(image, (height, width), preprocessing.interpolation)
     return image.crop((left, top, left + crop_width, top + crop_height))
 
 
@@ -125,10 +125,10 @@ def denormalised(tensor: Tensor, preprocessing: Preprocessing) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
-def _resized(image: Image.Image, size: Size, method: Image.Resampling) -> Image.Image:
+def resized(image: Image.Image, size: Size, interpolation: str) -> Image.Image:
     """``image`` at ``(H, W)``; unchanged where it has that size already."""
     height, width = size
-    return image if (image.height, image.width) == size else image.resize((width, height), method)
+    return image if (image.height, image.width) == size else image.resize((width, height), _RESAMPLING[interpolation])
 
 
 def _drawn(image: Image.Image, size: Size, box: tuple[int, int, int, int], method: Image.Resampling) -> Image.Image:

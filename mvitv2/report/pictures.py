@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from mvitv2.core.model import MViT
 from mvitv2.data.transforms import denormalised
 from mvitv2.explain import attention_map, overlay
 from mvitv2.tasks.evaluation import Evaluation, Example
-from mvitv2.tasks.prediction import class_names, preprocessing_of
+from mvitv2.tasks.prediction import preprocessing_of
 
 SIDE = 144
 """Longest side of a picture on the page, pixels."""
@@ -40,7 +41,9 @@ class Sample:
         return self.truth == self.guess
 
 
-def samples(model: MViT, dataset: Any, evaluation: Evaluation, *, most: int = 24) -> list[Sample]:
+def samples(
+    model: MViT, dataset: Any, evaluation: Evaluation, *, most: int = 24, columns: Sequence[int] | None = None
+) -> list[Sample]:
     """The most confident mistakes, then correct answers, at most ``most`` in all and a third of them at least correct.
 
     Args:
@@ -48,10 +51,11 @@ def samples(model: MViT, dataset: Any, evaluation: Evaluation, *, most: int = 24
         dataset: What it was evaluated on.
         evaluation: Tells which places are mistakes.
         most: Pictures.
+        columns: The model's class of each of the data's, where the data has some of them only.
     """
     right = max(most - len(evaluation.mistakes), most // 3)
     chosen = [*evaluation.mistakes[: most - min(right, len(evaluation.correct))], *_spaced(evaluation.correct, right)]
-    return [sample(model, dataset, example) for example in chosen[:most]]
+    return [sample(model, dataset, example, columns) for example in chosen[:most]]
 
 
 def _spaced(examples: list[Example], count: int) -> list[Example]:
@@ -61,15 +65,16 @@ def _spaced(examples: list[Example], count: int) -> list[Example]:
     return [examples[i * len(examples) // count] for i in range(count)]
 
 
-def sample(model: MViT, dataset: Any, example: Example) -> Sample:
+def sample(model: MViT, dataset: Any, example: Example, columns: Sequence[int] | None = None) -> Sample:
     """One place of a data set with its picture and the attention for what the model says."""
-    names, preprocessing = class_names(model), preprocessing_of(model)
+    names, preprocessing = list(dataset.class_names), preprocessing_of(model)
+    answer = example.predicted if columns is None else columns[example.predicted]
     tensor = dataset[example.index][0]
     seen = enlarged(denormalised(tensor, preprocessing))
     looked = ""
     if model.config.reversible is None:
         pixels = tensor[None].to(next(model.parameters()).device)
-        looked = data_address(overlay(seen, attention_map(model, pixels, torch.tensor([example.predicted]))[0]))
+        looked = data_address(overlay(seen, attention_map(model, pixels, torch.tensor([answer]))[0]))
     path = getattr(dataset, "path", None)
     name = path(example.index).name if path else f"no. {example.index}"
     return Sample(data_address(seen), looked, names[example.label], names[example.predicted], example.score, name)

@@ -4,7 +4,7 @@ import heapq
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -15,9 +15,14 @@ from mvitv2.core.model import MViT
 from mvitv2.data.samples import Batch, Unreadable, collate
 from mvitv2.tasks.devices import device_named
 from mvitv2.tasks.metrics import ClassResult, Tally, class_results, wilson
+from mvitv2.tasks.scoring import Scoring
 from mvitv2.tasks.workers import quiet_worker
 
 AUTOCAST = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+PLAIN = Scoring()
+"""The label is right, and every class may be an answer."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ class Evaluation:
     unreadable: list[Unreadable]
     """Files that could not be read; they are in no figure above."""
     seconds: float
+    unlabelled: int = 0
+    """Images for which no answer is right; they are in no figure above."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -76,7 +83,9 @@ def evaluate(
     device: str | torch.device | None = None,
     precision: str = "fp32",
     examples: int = 24,
+    scoring: Scoring = PLAIN,
     on_batch: Callable[[int, int], None] | None = None,
+    on_answer: Callable[[Example], None] | None = None,
 ) -> Evaluation:
     """Measure a model; every image counts exactly once.
 
@@ -88,28 +97,33 @@ def evaluate(
         device: Where to compute; ``None``: where the model is.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"`` (autocast).
         examples: How many mistakes are kept, and how many correct ones.
+        scoring: Which of the model's classes count, and what is right; the labels of the data if not given.
         on_batch: Called with images done and images in all.
+        on_answer: Called with every image that counts.
 
     Raises:
         ValueError: The model has another number of classes than the data set, or there is no image to measure on.
     """
-    names = list(dataset.class_names)
-    if model.config.num_classes != len(names):
-        raise ValueError(f"the model tells {model.config.num_classes} classes apart, the data has {len(names)}")
+    names, count = list(dataset.class_names), model.config.num_classes
+    if (count if scoring.columns is None else len(scoring.columns)) != len(names):
+        raise ValueError(f"the model tells {count} classes apart, the data has {len(names)}")
     place = placed(model, device)
     tally, collection = Tally(len(names)), Examples(examples, len(names))
-    started, unreadable = time.monotonic(), []
+    started, unreadable, unlabelled = time.monotonic(), [], 0
     with evaluating(model), closing(batches(dataset, batch_size, workers)) as stream:
         for indices, batch in stream:
             unreadable.extend(batch.unreadable)
             missing = {item.index for item in batch.unreadable}
             if len(batch.labels):
                 scores = probabilities(model, batch.images.to(place, non_blocking=True), precision).cpu()
-                tally.update(scores, batch.labels)
-                collection.add([i for i in indices if i not in missing], scores, batch.labels)
+                scores, labels, seen = scoring.of(scores, batch.labels, [i for i in indices if i not in missing])
+                tally.update(scores, labels)
+                collection.add(seen, scores, labels, on_answer)
+                unlabelled += len(batch.labels) - len(seen)
             if on_batch is not None:
                 on_batch(tally.total + len(unreadable), len(dataset))
-    return evaluation(tally, names, collection, unreadable, time.monotonic() - started)
+    found = evaluation(tally, names, collection, unreadable, time.monotonic() - started)
+    return replace(found, unlabelled=unlabelled)
 
 
 def evaluation(
@@ -160,11 +174,19 @@ class Examples:
         self._wrong: list[tuple[float, int, Example]] = []
         self._right: dict[int, list[Example]] = {}
 
-    def add(self, indices: Sequence[int], scores: Tensor, labels: Tensor) -> None:
-        """Look at a batch: places in the data set, ``(B, C)`` probabilities, ``(B,)`` labels."""
+    def add(
+        self,
+        indices: Sequence[int],
+        scores: Tensor,
+        labels: Tensor,
+        on_answer: Callable[[Example], None] | None = None,
+    ) -> None:
+        """Look at a batch: places in the data set, ``(B, C)`` probabilities, ``(B,)`` labels; pass each image on."""
         best, guess = scores.float().max(dim=1)
         rows = zip(indices, labels.tolist(), guess.tolist(), best.tolist(), strict=True)
         for example in (Example(*row) for row in rows):
+            if on_answer is not None:
+                on_answer(example)
             if example.label != example.predicted:
                 heapq.heappush(self._wrong, (example.score, -example.index, example))
                 if len(self._wrong) > self.most:
@@ -216,9 +238,12 @@ def placed(model: nn.Module, device: str | torch.device | None) -> torch.device:
 def probabilities(model: MViT, images: Tensor, precision: str = "fp32") -> Tensor:
     """``(B, C, H, W)`` to probabilities ``(B, num_classes)``, float32, whatever the model's head does itself.
 
-    Sigmoid heads answer for each class alone; their probabilities do not sum to 1.
+    Of several views of each, ``(B, V, C, H, W)``, the mean of their probabilities. Sigmoid heads answer for each class
+    alone; their probabilities do not sum to 1.
     """
     dtype = AUTOCAST[precision]
+    views = images.unbind(1) if images.ndim == model.config.rank + 3 else [images]
     with torch.inference_mode(), torch.autocast(images.device.type, dtype, enabled=dtype is not None):
-        scores = model(images).float()
-    return scores.softmax(dim=-1) if model.config.head_activation == "none" else scores
+        scores = [model(view).float() for view in views]
+    given = [one.softmax(dim=-1) for one in scores] if model.config.head_activation == "none" else scores
+    return given[0] if len(given) == 1 else torch.stack(given).mean(dim=0)

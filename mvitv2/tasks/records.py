@@ -23,7 +23,6 @@ PART_ROWS = 4096
 """Records of one part of a Parquet file, at most,"""
 PART_VALUES = 4_000_000
 """and numbers in their lists."""
-KINDS = {"text": "string", "texts": "list<string>", "integers": "list<int64>", "numbers": "list<double>"}
 
 
 class Records(Protocol):
@@ -152,7 +151,7 @@ class ParquetFolder:
 
     Args:
         path: Of the folder.
-        kinds: Column -> a key of :data:`KINDS`, or ``"vector"`` for float32 numbers.
+        kinds: Column -> ``text``, ``number``, or a list: ``texts``, ``integers``, ``numbers``, ``vector`` (float32).
     """
 
     def __init__(self, path: Path, kinds: Mapping[str, str]):
@@ -171,7 +170,7 @@ class ParquetFolder:
     def write(self, record: Mapping[str, Any]) -> None:
         """Keep a record, until there are enough for a part."""
         self.rows.append({name: record.get(name) for name in self.schema.names})
-        self.size += sum(len(value) for value in record.values() if value is not None)
+        self.size += sum(len(value) for value in record.values() if hasattr(value, "__len__"))
         if len(self.rows) >= PART_ROWS or self.size >= PART_VALUES:
             self.flush()
 
@@ -198,7 +197,9 @@ class ParquetFolder:
             "numbers": arrow.float64(),
             "vector": arrow.float32(),
         }
-        return arrow.list_(lists[kind]) if kind in lists else arrow.string()
+        if kind in lists:
+            return arrow.list_(lists[kind])
+        return arrow.float64() if kind == "number" else arrow.string()
 
 
 def opened(path: Path, kinds: Mapping[str, str], header: Sequence[str], *, resume: bool) -> Records:
@@ -206,7 +207,7 @@ def opened(path: Path, kinds: Mapping[str, str], header: Sequence[str], *, resum
 
     Args:
         path: Ends with one of :data:`SUFFIXES`.
-        kinds: Fields of a record, for Parquet: ``text``, ``texts``, ``integers``, ``numbers`` or ``vector``.
+        kinds: Fields of a record, for Parquet, as :class:`ParquetFolder` has them.
         header: Columns of CSV.
         resume: Go on with the file that is there; otherwise there may be none.
 

@@ -121,8 +121,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 def read_run(folder: Path) -> dict[str, Any]:
     """What the plain files of a run tell: ``recipe``, ``summary`` (once it has ended), ``history``, ``steps``."""
     return {
-        "recipe": _read_json(folder / RECIPE),
-        "summary": _read_json(folder / SUMMARY),
+        "recipe": read_json(folder / RECIPE),
+        "summary": read_json(folder / SUMMARY),
         "history": read_results(folder),
         "steps": read_metrics(folder),
     }
@@ -137,5 +137,6 @@ def read_results(folder: Path) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file; empty where there is no such file."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
