@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -14,7 +14,7 @@ from mvitv2.cli.words import Maybe
 
 if TYPE_CHECKING:
     from mvitv2.data.findings import Limits, Report
-    from mvitv2.data.preflight import Examined
+    from mvitv2.data.preflight import Examined, Told
 
 EXAMPLES = """\
   mvitv2 check photos                                # a folder with train/ and val/
@@ -22,6 +22,7 @@ EXAMPLES = """\
   mvitv2 check train.csv,val.csv --data-root /data/photos
   mvitv2 check "shards/train-{000..146}.tar,shards/val-{000..006}.tar" --json report.json
   mvitv2 check hf:food101 --html report.html
+  mvitv2 check coco --show 16                        # boxes and masks: COCO, LVIS, lines of one's own
 Exit code 0: clean; 1: training cannot start; 3: warnings alone.
 """
 SHOWN = 3
@@ -38,6 +39,8 @@ class Options:
 
     data: Positional[str]
     """A folder, lists, tar shards, hf:NAME, or `digits`; TRAIN,VAL where they lie apart."""
+    task: Literal["auto", "classify", "detect"] = "auto"
+    """What the data is for; boxes are recognised by their files."""
     need: tuple[str, ...] = ("train", "val")
     """Parts without which training cannot start."""
     json: Maybe[str] = None
@@ -90,30 +93,42 @@ READING = ("data_root", "allow_outside", "classes_file", "file_column", "label_c
 
 def run(options: Options) -> int:
     """Look at all pictures; print, write and draw what is asked for."""
-    from mvitv2.data.preflight import examine, report_on
-
     for path in (options.html, Path(options.json) if options.json not in (None, "-") else None):
         if path is not None:
             check_folder(path)
     if options.show:
         check_folder(options.output)
-    reading = {name: getattr(options, name) for name in READING}
     with counter("looking at pictures") as told:
-        examined = examine(
-            options.data,
-            need=options.need,
-            threads=options.workers,
-            cached=options.cache,
-            on_progress=lambda _split, done, total: told(done, total),
-            **reading,
-        )
-        report = report_on(examined, limits(options))
+        examined, report = looked_at(options, lambda _split, done, total: told(done, total))
     if options.json == "-":
         print(as_json(report))
     else:
         print("\n".join(lines(report)))
     write(options, examined, report)
     return report.exit_code
+
+
+def looked_at(options: Options, told: "Told") -> "tuple[Examined[Any], Report]":
+    """All pictures, and what follows from them, by what the data is for.
+
+    Raises:
+        ValueError: Options that data of boxes has no use for.
+    """
+    from mvitv2.data.detection.open import is_detection
+    from mvitv2.data.preflight import examine, report_on
+
+    common = {"need": options.need, "threads": options.workers, "cached": options.cache, "on_progress": told}
+    given = {name: getattr(options, name) for name in READING}
+    if options.task == "classify" or (options.task == "auto" and not is_detection(options.data)):
+        examined = examine(options.data, **common, **given)
+        return examined, report_on(examined, limits(options))
+    from mvitv2.data.detection.preflight import examine_detection, report_on_boxes
+
+    useless = [f"--{name.replace('_', '-')}" for name, value in given.items() if value and name != "data_root"]
+    if useless:
+        raise ValueError(f"{', '.join(useless)} are of no use for boxes; leave them out, or say --task classify")
+    boxes = examine_detection(options.data, data_root=options.data_root, **common)
+    return boxes, report_on_boxes(boxes, limits(options))
 
 
 def limits(options: Options) -> "Limits":
@@ -131,7 +146,7 @@ def as_json(report: "Report") -> str:
     return json.dumps(report.to_dict(), indent=2)
 
 
-def write(options: Options, examined: "Examined", report: "Report") -> None:
+def write(options: Options, examined: "Examined[Any]", report: "Report") -> None:
     """The files that are asked for, each whole or not at all."""
     from mvitv2.weights.files import replacing
 
@@ -147,13 +162,20 @@ def write(options: Options, examined: "Examined", report: "Report") -> None:
         picture = drawn(options, examined)
         with replacing(options.output) as temporary:
             picture.save(temporary, format="PNG")
-        told = f"{options.output}: {options.show} samples as {options.recipe} trains on them"
         if options.json != "-":
-            print(told)
+            print(f"{options.output}: {options.show} samples as training sees them")
 
 
-def drawn(options: Options, examined: "Examined"):
+def drawn(options: Options, examined: "Examined[Any]"):
     """The sheet of the first split, which is that of training where there is one."""
+    from mvitv2.data.detection.dataset import DetectionImages
+
+    dataset = next(iter(examined.datasets.values()))
+    if isinstance(dataset, DetectionImages):
+        from mvitv2.data.detection.augment import MultiScale
+        from mvitv2.data.detection.sheet import detection_sheet
+
+        return detection_sheet(dataset, MultiScale(), count=options.show, seed=options.seed)
     from mvitv2.data.sheet import sheet
     from mvitv2.train.classification import preprocessing_for, train_transform
     from mvitv2.train.recipe import overridden
@@ -163,7 +185,6 @@ def drawn(options: Options, examined: "Examined"):
     if options.img_size is not None:
         chosen = overridden(chosen, {"img_size": options.img_size})
     preprocessing = preprocessing_for(chosen, {})
-    dataset = next(iter(examined.datasets.values()))
     transform = train_transform(chosen, preprocessing)
     return sheet(dataset, transform, preprocessing, count=options.show, seed=options.seed)
 
@@ -176,6 +197,7 @@ def lines(report: "Report") -> Iterator[str]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in list(facts.kinds.items())[:4])
         rows.append((split, str(facts.images), str(facts.unreadable), str(len(facts.counts)), sides, kinds))
     yield columns(rows, right=(1, 2, 3))
+    yield from box_lines(report)
     yield ""
     yield from class_lines(report)
     yield ""
@@ -193,6 +215,22 @@ def lines(report: "Report") -> Iterator[str]:
     yield ", ".join(told) or "nothing wrong was found"
 
 
+def box_lines(report: "Report") -> Iterator[str]:
+    """Figures of objects, where the data has boxes."""
+    from mvitv2.data.detection.preflight import BoxFacts
+
+    rows: list[tuple[str, ...]] = [
+        ("SPLIT", "OBJECTS", "CROWDS", "WITH MASK", "SMALL", "MEDIUM", "LARGE", "EMPTY PICTURES")
+    ]
+    for split, facts in report.splits.items():
+        if isinstance(facts, BoxFacts):
+            numbers = (facts.objects, facts.crowds, facts.masks, *facts.by_size, facts.without)
+            rows.append((split, *map(str, numbers)))
+    if len(rows) > 1:
+        yield ""
+        yield columns(rows, right=tuple(range(1, 8)))
+
+
 def within(data: str, example: str) -> str:
     """An example with the paths in it as they are in the data."""
     folder = f"{data.rstrip('/')}/"
@@ -200,7 +238,7 @@ def within(data: str, example: str) -> str:
 
 
 def class_lines(report: "Report") -> Iterator[str]:
-    """Pictures of every class in every split, with bars for the first split."""
+    """Pictures (or objects) of every class in every split, with bars for the first split."""
     names = list(dict.fromkeys(name for facts in report.splits.values() for name in facts.counts))
     first = next(iter(report.splits.values())).counts
     longest = max([*first.values(), 1])

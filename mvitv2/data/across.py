@@ -2,15 +2,26 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from mvitv2.data.duplicates import Copies, exact_copies, near_copies
 from mvitv2.data.findings import KEPT, NOTE, WARNING, Finding, Limits, SplitFacts, plural, some
-from mvitv2.data.labelled import LabelledImages, Pictures
+from mvitv2.data.labelled import Pictures
 from mvitv2.data.looks import Looks
 from mvitv2.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+
+
+class Classed(Protocol):
+    """Data with classes that are counted."""
+
+    @property
+    def counts(self) -> dict[str, int]: ...
+
+    @property
+    def spoken_classes(self) -> tuple[str, ...]: ...
+
 
 Place = tuple[str, int]
 """A split, and an index in it."""
@@ -78,23 +89,23 @@ def _copies_finding(
     return Finding(severity, kind, text, splits[0], len(groups), examples)
 
 
-def found_classes(datasets: Mapping[str, LabelledImages], limits: Limits) -> Iterator[Finding]:
-    """Classes that differ between splits, are small, or are much smaller than others."""
+def found_classes(datasets: Mapping[str, Classed], limits: Limits, what: str = "picture") -> Iterator[Finding]:
+    """Classes that differ between splits, have few of ``what`` is counted, or far fewer than others."""
     first, *others = datasets
     for split in others:
-        yield from _differing(first, split, datasets[first], datasets[split])
+        yield from _differing(first, split, datasets[first], datasets[split], what)
     if first not in ("train", "all"):
         return
     counts = dict(zip(datasets[first].spoken_classes, datasets[first].counts.values(), strict=True))
     few = [name for name, count in counts.items() if count < limits.min_images]
     if few:
-        what = f"{plural(len(few), 'class', 'classes')} of {first} with fewer than {limits.min_images} pictures"
-        text = f"{what}: {some(few)}"
+        told = f"{plural(len(few), 'class', 'classes')} of {first} with fewer than {limits.min_images} {what}s"
+        text = f"{told}: {some(few)}"
         yield Finding(WARNING, "few", text, first, len(few), tuple(f"{name}: {counts[name]}" for name in few[:KEPT]))
     least, most = min(counts.items(), key=_second), max(counts.items(), key=_second)
     if most[1] > limits.max_imbalance * max(least[1], 1):
         text = (
-            f"{first} is unbalanced: {most[0]} has {plural(most[1], 'picture')}, {least[0]} has {least[1]}; "
+            f"{first} is unbalanced: {most[0]} has {plural(most[1], what)}, {least[0]} has {least[1]}; "
             "class weights or balanced sampling help"
         )
         yield Finding(
@@ -106,13 +117,15 @@ def _second(item: tuple[str, int]) -> int:
     return item[1]
 
 
-def _differing(first: str, split: str, mine: LabelledImages, its: LabelledImages) -> Iterator[Finding]:
+def _differing(first: str, split: str, mine: Classed, its: Classed, what: str) -> Iterator[Finding]:
     """Classes that one split has and the other has not."""
+    article = "an" if what[0] in "aeiou" else "a"
     here, there = ({name for name, count in data.counts.items() if count} for data in (mine, its))
     for names, where, other in ((here - there, first, split), (there - here, split, first)):
         if names:
             listed = sorted(names)
-            text = f"{plural(len(names), 'class', 'classes')} of {where} without a picture in {other}: {some(listed)}"
+            text = f"{plural(len(names), 'class', 'classes')} of {where} without {article} {what} in {other}"
+            text = f"{text}: {some(listed)}"
             yield Finding(WARNING, "classes", text, other, len(names), tuple(listed[:KEPT]))
 
 

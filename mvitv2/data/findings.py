@@ -1,6 +1,6 @@
 """What is wrong, odd or worth knowing about a data set, as records: for the terminal, for programs, for a page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -55,7 +55,7 @@ class Finding:
     """At most a hundred: files, groups of files joined by `` = ``, classes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SplitFacts:
     """Figures of one split."""
 
@@ -113,6 +113,12 @@ class Report:
             "normalisation": dict(self.normalisation),
             "limits": asdict(self.limits),
         }
+
+
+def ranked(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Problems first, notes last."""
+    order = (PROBLEM, WARNING, NOTE)
+    return tuple(sorted(findings, key=lambda finding: order.index(finding.severity)))
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

@@ -3,11 +3,11 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from mvitv2.data.across import found_classes, found_copies, normalisation
-from mvitv2.data.findings import NOTE, PROBLEM, WARNING, Finding, Limits, Report
-from mvitv2.data.labelled import DataError, LabelledImages
+from mvitv2.data.findings import PROBLEM, Finding, Limits, Report, ranked
+from mvitv2.data.labelled import DataError, LabelledImages, Pictures
 from mvitv2.data.looks import Looks, looks
 from mvitv2.data.open import WHOLE, Spec, forms_of, open_dataset, open_splits
 from mvitv2.data.within import facts_of, found_within
@@ -19,12 +19,15 @@ Told = Callable[[str, int, int], None]
 """Told a split, how many of its pictures are done, and of how many."""
 
 
+Data = TypeVar("Data", bound=Pictures)
+
+
 @dataclass(frozen=True)
-class Examined:
+class Examined(Generic[Data]):
     """The data sets, and a look at all their pictures."""
 
     data: str
-    datasets: Mapping[str, LabelledImages]
+    datasets: Mapping[str, Data]
     looks: Mapping[str, Looks]
     refused: str
     """Why training cannot open the data; empty if it can."""
@@ -69,7 +72,7 @@ def examine(
     cached: bool = True,
     on_progress: Told | None = None,
     **options: Any,
-) -> Examined:
+) -> Examined[LabelledImages]:
     """Open the data as training does, or else as much of it as can be opened, and look at it.
 
     Raises:
@@ -112,7 +115,7 @@ def _opened(spec: Spec, need: Sequence[str], options: dict[str, Any]) -> tuple[d
     return datasets, str(refused)
 
 
-def report_on(examined: Examined, limits: Limits) -> Report:
+def report_on(examined: Examined[LabelledImages], limits: Limits) -> Report:
     """What a look at some data tells."""
     facts = {split: facts_of(data, examined.looks[split]) for split, data in examined.datasets.items()}
     findings: list[Finding] = []
@@ -123,6 +126,4 @@ def report_on(examined: Examined, limits: Limits) -> Report:
     findings += found_classes(examined.datasets, limits)
     findings += found_copies(examined.datasets, examined.looks, limits)
     suggested, far = normalisation(facts.get("train") or next(iter(facts.values())), limits)
-    order = (PROBLEM, WARNING, NOTE)
-    ranked = sorted([*findings, *far], key=lambda finding: order.index(finding.severity))
-    return Report(examined.data, facts, tuple(ranked), suggested, limits)
+    return Report(examined.data, facts, ranked([*findings, *far]), suggested, limits)

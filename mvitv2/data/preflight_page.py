@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Iterator, Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ img{border-radius:3px}
 """
 
 
-def page(examined: Examined, report: Report) -> str:
+def page(examined: Examined[Any], report: Report) -> str:
     """One HTML file. Names of files and classes are data: they are escaped.
 
     Args:
@@ -104,7 +105,7 @@ def _classes(report: Report) -> Iterator[str]:
     yield "</table>"
 
 
-def _copies(examined: Examined, report: Report) -> Iterator[str]:
+def _copies(examined: Examined[Any], report: Report) -> Iterator[str]:
     """Pictures that are there more than once, side by side; those in several splits first."""
     for kind, groups in copies(examined.looks, report.limits).items():
         if not groups:
@@ -117,7 +118,7 @@ def _copies(examined: Examined, report: Report) -> Iterator[str]:
             yield f"<p>{_GROUPS} of {len(groups)} groups are shown.</p>"
 
 
-def _samples(examined: Examined) -> Iterator[str]:
+def _samples(examined: Examined[Any]) -> Iterator[str]:
     """A few pictures of every split, evenly from all of it."""
     for split in examined.datasets:
         places = np.flatnonzero(examined.looks[split].readable)
@@ -125,11 +126,11 @@ def _samples(examined: Examined) -> Iterator[str]:
         yield f"<h2>Some of {escape(split)}</h2>{''.join(_figure(examined, (split, index)) for index in chosen)}"
 
 
-def _figure(examined: Examined, place: Place) -> str:
+def _figure(examined: Examined[Any], place: Place) -> str:
     """One picture with its class and its file; only the words, where it cannot be read any more."""
     split, index = place
     dataset = examined.datasets[split]
-    name = dataset.class_names[int(dataset.labels[index])]
+    name = dataset.told(index)
     path = dataset.path(index)
     caption = (
         f'<figcaption title="{escape(str(path))}"><b>{escape(name)}</b> {escape(f"{split}/{path.name}")}</figcaption>'

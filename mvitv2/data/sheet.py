@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, features
+from PIL import Image, ImageDraw
 
+from mvitv2.data.drawing import font_of, shortened
 from mvitv2.data.images import ImageError
 from mvitv2.data.labelled import DataError, LabelledImages, Transform
 from mvitv2.data.samples import sample_seed, seeded
@@ -13,6 +14,7 @@ from mvitv2.data.transforms import EvalTransform, denormalised
 from mvitv2.preprocessing import Preprocessing
 
 _MOST_SIDE, _GAP, _CAPTION = 192, 6, 18  # pixels
+_LETTERS = 12
 _PAPER, _INK = (250, 250, 250), (40, 40, 40)
 _TRIES = 20  # samples looked at for one that can be read
 
@@ -50,7 +52,7 @@ def sheet(
             break
     if not cells:
         raise DataError(f"{dataset}: none of the pictures for the sheet can be read")
-    return _laid_out(cells)
+    return laid_out([([_fitted(image) for image in pair], name) for pair, name in cells])
 
 
 def _chosen(dataset: LabelledImages, count: int, seed: int) -> list[int]:
@@ -65,21 +67,21 @@ def _chosen(dataset: LabelledImages, count: int, seed: int) -> list[int]:
     return order[np.lexsort((np.arange(len(order)), turn))][: count + _TRIES].tolist()
 
 
-def _laid_out(cells: Sequence[tuple[list[Image.Image], str]]) -> Image.Image:
+def laid_out(cells: Sequence[tuple[list[Image.Image], str]]) -> Image.Image:
     """Pairs with captions, in about as many rows as a screen is high."""
-    pairs = [[_fitted(image) for image in pair] for pair, _ in cells]
+    pairs = [pair for pair, _ in cells]
     width = sum(max(pair[side].width for pair in pairs) for side in (0, 1)) + _GAP
     height = max(image.height for pair in pairs for image in pair) + _CAPTION
     columns = max(1, min(len(cells), round(math.sqrt(len(cells) * 1.6 * height / width))))
     rows = -(-len(cells) // columns)
     size = (columns * (width + 2 * _GAP) + _GAP, rows * (height + 2 * _GAP) + _GAP)
     page = Image.new("RGB", size, _PAPER)
-    pen, font = ImageDraw.Draw(page), _font()
+    pen, font = ImageDraw.Draw(page), font_of(_LETTERS)
     for place, (pair, (_, name)) in enumerate(zip(pairs, cells, strict=True)):
         left, top = _GAP + place % columns * (width + 2 * _GAP), _GAP + place // columns * (height + 2 * _GAP)
         page.paste(pair[0], (left, top + _CAPTION))
         page.paste(pair[1], (left + width - pair[1].width, top + _CAPTION))
-        pen.text((left, top), _shortened(pen, font, name, width), fill=_INK, font=font)
+        pen.text((left, top), shortened(pen, font, name, width), fill=_INK, font=font)
     return page
 
 
@@ -90,19 +92,3 @@ def _fitted(image: Image.Image) -> Image.Image:
         scale = _MOST_SIDE / longest
         return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     return image.resize((image.width * (_MOST_SIDE // longest), image.height * (_MOST_SIDE // longest)), 0)
-
-
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """A font that comes with Pillow."""
-    return ImageFont.load_default(size=12) if features.check("freetype2") else ImageFont.load_default()
-
-
-def _shortened(
-    pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str, width: int
-) -> str:
-    """As much of a caption as fits; without FreeType there are Latin letters only."""
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        text = text.encode("latin-1", "replace").decode("latin-1")
-    while len(text) > 1 and pen.textlength(text, font=font) > width:
-        text = text[:-2] + "…" if isinstance(font, ImageFont.FreeTypeFont) else text[:-1]
-    return text

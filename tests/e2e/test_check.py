@@ -84,7 +84,7 @@ def test_a_page_and_a_sheet(photos, capsys):
         "imagenet_s",
     ]
     assert main(["check", "photos", *words]) == 0
-    assert "sheet.png: 4 samples as imagenet_s trains on them" in capsys.readouterr().out
+    assert "sheet.png: 4 samples as training sees them" in capsys.readouterr().out
     assert Path("page.html").read_text().startswith("<!doctype html>")
     with Image.open("sheet.png") as drawn:
         assert drawn.format == "PNG" and drawn.width > 500

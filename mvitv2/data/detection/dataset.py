@@ -151,6 +151,15 @@ class DetectionImages(Pictures):
         numbers = np.bincount(self.annotations.labels[~self.annotations.crowd], minlength=len(self.classes))
         return dict(zip(self.classes, numbers.tolist(), strict=True))
 
+    @property
+    def spoken_classes(self) -> tuple[str, ...]:
+        """The classes for people."""
+        return self.class_names
+
+    def whole(self) -> "DetectionImages":
+        """All pictures of the annotations, with or without objects, as they are read."""
+        return DetectionImages(self.annotations, self.root, on_error=self.on_error, max_pixels=self.max_pixels)
+
     def objects(self, index: int, size: tuple[int, int]) -> Instances:
         """The objects of a sample in a picture of ``(H, W)``, boxes float64.
 

@@ -36,7 +36,7 @@ _OTHER = ("captions", "keypoints", "panoptic", "stuff", "image_info", "results")
 def is_detection(spec: Spec) -> bool:
     """Whether some data is pictures with boxes."""
     try:
-        return bool(annotation_files(spec))
+        return all(_holds_boxes(path) for path in annotation_files(spec).values())
     except DataError:
         return False
 
