@@ -217,6 +217,9 @@ def settings_of(options: Options) -> Settings:
         save_steps=options.save_steps,
         log_steps=options.log_steps,
         deterministic={"auto": None, "yes": True, "no": False}[options.deterministic],
+        parallel=options.parallel,
+        timeout_minutes=options.timeout_minutes,
+        mirror=options.mirror,
     )
 
 

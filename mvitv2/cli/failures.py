@@ -41,10 +41,11 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
                 raise
             if debug:
                 traceback.print_exception(error)
-            if stopped := vars(error).get("signal_number"):  # a run that was told to stop, and saved
-                print(told, file=sys.stderr)
+            stopped = vars(error).get("signal_number")  # of a run that was told to stop, and saved
+            if not vars(error).get("told_elsewhere"):  # by the first of several processes
+                print(told if stopped else f"error: {told}", file=sys.stderr)
+            if stopped:
                 return 128 + stopped
-            print(f"error: {told}", file=sys.stderr)
             return MISUSED if isinstance(error, UsageError) else FAILED
     return code
 

@@ -1,6 +1,7 @@
 """``mvitv2 train``: a classifier of one's own pictures."""
 
 import shlex
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
@@ -179,6 +180,12 @@ class Options:
     """Print a line of JSON for every step and epoch instead of text."""
     report: bool = True
     """Keep report.html in the folder: curves while training goes on, everything at its end."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """How processes of torchrun or srun share the model: a copy in each, or a part of each block in each."""
+    timeout_minutes: float = 10.0
+    """How long a process waits for another one before it counts as lost."""
+    mirror: Annotated[str | None, arg(help_behavior_hint="(default: none)")] = None
+    """A URL (s3://, gs://, file://, ...) to copy checkpoints and results to, and to go on from."""
 
 
 def run(options: Options) -> int:
@@ -187,9 +194,10 @@ def run(options: Options) -> int:
     from mvitv2.cli.followed import last_page, listeners, look_at, notes_for
     from mvitv2.cli.plan import configuration, rehearsal
     from mvitv2.tasks.devices import device_named
+    from mvitv2.tasks.processes import joined
     from mvitv2.train.jobs import job_for
     from mvitv2.train.loop import fit
-    from mvitv2.train.progress import JsonLines
+    from mvitv2.train.progress import JsonLines, silent
 
     options, recipe = chosen(options)
     settings = settings_of(options)
@@ -197,19 +205,23 @@ def run(options: Options) -> int:
         print(configuration(options.data, recipe, settings))
         return 0
     device = device_named(settings.device)  # before the data is read
-    look_at(options, recipe)
-    with notes_for(options):
-        recipe = with_batch_size(options, recipe, settings, device)
-        job = job_for(options.data, recipe, settings)
-    classes = job.model.config.num_classes
-    if options.num_classes not in (None, classes):
-        raise ValueError(f"--num-classes {options.num_classes}: {options.data} has {classes} class folders")
-    if options.dry_run:
-        print(rehearsal(job, recipe, device))
-        return 0
-    told = listeners(options, recipe, settings)
-    told.say(opening(recipe, job))
-    outcome = fit(job, recipe, settings, told)
+    with joined(settings.device, minutes=settings.timeout_minutes) as processes:
+        processes.led(lambda: look_at(options, recipe))
+        with notes_for(options) if processes.leads else nullcontext():
+            recipe = with_batch_size(options, recipe, settings, device)
+            # one after the other: what the first one downloads or indexes is there for the others
+            job = processes.first(lambda: job_for(options.data, recipe, settings))
+        classes = job.model.config.num_classes
+        if options.num_classes not in (None, classes):
+            raise ValueError(f"--num-classes {options.num_classes}: {options.data} has {classes} class folders")
+        if options.dry_run:
+            print(rehearsal(job, recipe, device))
+            return 0
+        told = listeners(options, recipe, settings) if processes.leads else silent()
+        told.say(opening(recipe, job))
+        outcome = fit(job, recipe, settings, told)
+        if not processes.leads:
+            return 0
     page = last_page(options, outcome, recipe, settings)
     if options.json:
         done = {"weights": str(outcome.weights), "report": page and str(page), "unreadable": len(outcome.unreadable)}

@@ -1,7 +1,8 @@
-"""Shards behind a URL: fetched once through the webdataset library into a cache of bounded size, then read in place.
+"""Shards behind a URL: fetched once into a cache of bounded size, then read in place.
 
-webdataset knows the schemes (http, https, hf, gs, ais, sftp, ``pipe:`` and more). Its own readers are streams, which
-cannot go on exactly in the middle of an epoch; a fetched shard is a local one, which can.
+The webdataset library knows http, https, hf, gs, ais, sftp, ``pipe:`` and more; fsspec other stores (s3, abfs, ...).
+Readers of webdataset are streams, which cannot go on exactly in the middle of an epoch; a fetched shard is a local one,
+which can.
 """
 
 import contextlib
@@ -17,12 +18,13 @@ import filelock
 
 from mvitv2.data.labelled import DataError
 from mvitv2.data.store import cache_folder, is_offline, written_whole
-from mvitv2.extras import required
+from mvitv2.extras import MissingExtra, required
 
 MAX_SMALL = 1 << 28
 """Bytes of an index that are read at most."""
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)
 _CHUNK = 1 << 20
+_WEBDATASET = {"file", "pipe", "http", "https", "hf", "gs", "htgs", "ais", "sftp", "ftps", "scp"}
 
 
 @dataclass(frozen=True)
@@ -120,22 +122,47 @@ def _fetch(url: str, target: Path, expected: Expected | None) -> None:
 
 @contextlib.contextmanager
 def _open(url: str) -> Iterator[Any]:
-    """A URL opened by webdataset. A failure shows at the end of the stream, so the stream is closed here.
+    """A URL opened by webdataset, or by fsspec where only that knows its scheme (s3, gs with gcsfs, abfs, ...).
+
+    A failure shows at the end of a stream of webdataset, so the stream is closed here.
 
     Raises:
         OSError: The command behind it failed.
-        DataError: Its scheme is unknown.
+        DataError: Its scheme is unknown, or the library for it is missing.
     """
-    library = required("webdataset.gopen", extra="train")
     scheme = url.partition(":")[0].lower()
-    if scheme != "file" and scheme not in library.gopen_schemes:
-        known = ", ".join(sorted({*library.gopen_schemes, "file"} - {"__default__"}))
-        raise DataError(f"{url}: webdataset opens {known}; for another store use pipe:, as in 'pipe:aws s3 cp URL -'")
-    stream = library.gopen(url, "rb")
+    stream = _by_fsspec(url) if scheme in _only_fsspec() else _by_webdataset(url, scheme)
     try:
         yield stream
     finally:
         stream.close()
+
+
+def _only_fsspec() -> set[str]:
+    """Schemes of fsspec that webdataset does not have; none where fsspec is not there."""
+    try:
+        known: set[str] = set(required("fsspec", extra="remote").available_protocols())
+    except MissingExtra:
+        return set()
+    return known - _WEBDATASET
+
+
+def _by_fsspec(url: str) -> Any:
+    library = required("fsspec", extra="remote")
+    try:
+        return library.open(url, "rb").open()
+    except (ImportError, ValueError) as error:
+        raise DataError(f"{url}: fsspec cannot open it: {error}") from error
+
+
+def _by_webdataset(url: str, scheme: str) -> Any:
+    library = required("webdataset.gopen", extra="train")
+    if scheme != "file" and scheme not in library.gopen_schemes:
+        known = ", ".join(sorted({*library.gopen_schemes, *_only_fsspec(), "file"} - {"__default__"}))
+        raise DataError(
+            f"{url}: webdataset and fsspec open {known}; for another store use pipe:, as in 'pipe:aws s3 cp URL -'"
+        )
+    return library.gopen(url, "rb")
 
 
 def _make_room(cache: ShardCache, newest: Path) -> None:

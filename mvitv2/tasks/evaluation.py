@@ -15,6 +15,7 @@ from mvitv2.core.model import MViT
 from mvitv2.data.samples import Batch, Unreadable, collate
 from mvitv2.tasks.devices import device_named
 from mvitv2.tasks.metrics import ClassResult, Tally, class_results, wilson
+from mvitv2.tasks.processes import ALONE, Processes
 from mvitv2.tasks.scoring import Scoring
 from mvitv2.tasks.workers import quiet_worker
 
@@ -86,8 +87,9 @@ def evaluate(
     scoring: Scoring = PLAIN,
     on_batch: Callable[[int, int], None] | None = None,
     on_answer: Callable[[Example], None] | None = None,
+    processes: Processes = ALONE,
 ) -> Evaluation:
-    """Measure a model; every image counts exactly once.
+    """Measure a model; every image counts exactly once, however many processes share the work.
 
     Args:
         model: A classifier; moved to ``device``, and left in the mode it was in.
@@ -98,8 +100,9 @@ def evaluate(
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"`` (autocast).
         examples: How many mistakes are kept, and how many correct ones.
         scoring: Which of the model's classes count, and what is right; the labels of the data if not given.
-        on_batch: Called with images done and images in all.
-        on_answer: Called with every image that counts.
+        on_batch: Called with images done and images in all, equally often in every process.
+        on_answer: Called with every image that counts, in the process that saw it.
+        processes: Those that call this together, with the same model and data; all get the whole result.
 
     Raises:
         ValueError: The model has another number of classes than the data set, or there is no image to measure on.
@@ -110,8 +113,8 @@ def evaluate(
     place = placed(model, device)
     tally, collection = Tally(len(names)), Examples(examples, len(names))
     started, unreadable, unlabelled = time.monotonic(), [], 0
-    with evaluating(model), closing(batches(dataset, batch_size, workers)) as stream:
-        for indices, batch in stream:
+    with evaluating(model), closing(batches(dataset, batch_size, workers, processes)) as stream:
+        for number, (indices, batch) in enumerate(stream):
             unreadable.extend(batch.unreadable)
             missing = {item.index for item in batch.unreadable}
             if len(batch.labels):
@@ -120,10 +123,15 @@ def evaluate(
                 tally.update(scores, labels)
                 collection.add(seen, scores, labels, on_answer)
                 unlabelled += len(batch.labels) - len(seen)
+            elif processes.count > 1:
+                # where each process has a part of the model, all must go through it together
+                probabilities(model, blank(model, place), precision)
             if on_batch is not None:
-                on_batch(tally.total + len(unreadable), len(dataset))
+                on_batch(min((number + 1) * batch_size * processes.count, len(dataset)), len(dataset))
+    tally, collection = tally.merged(processes), collection.merged(processes)
+    unreadable = sorted((i for part in processes.gathered(unreadable) for i in part), key=lambda item: item.index)
     found = evaluation(tally, names, collection, unreadable, time.monotonic() - started)
-    return replace(found, unlabelled=unlabelled)
+    return replace(found, unlabelled=int(sum(row[0] for row in processes.table([unlabelled]))))
 
 
 def evaluation(
@@ -194,6 +202,17 @@ class Examples:
             elif len(kept := self._right.setdefault(example.label, [])) < self.share:
                 kept.append(example)
 
+    def merged(self, processes: Processes) -> "Examples":
+        """Those of all processes, as one that saw all images in order would have kept."""
+        kept = processes.gathered((self._wrong, self._right))
+        both = Examples(self.most, 1)
+        both.share = self.share
+        both._wrong = heapq.nlargest(self.most, (one for wrong, _ in kept for one in wrong))
+        for label in sorted({label for _, right in kept for label in right}):
+            found = [example for _, right in kept for example in right.get(label, [])]
+            both._right[label] = sorted(found, key=lambda example: example.index)[: self.share]
+        return both
+
     def mistakes(self) -> list[Example]:
         """Worst first."""
         return [example for _, _, example in sorted(self._wrong, reverse=True)]
@@ -203,18 +222,31 @@ class Examples:
         return [example for _, kept in sorted(self._right.items()) for example in kept][: self.most]
 
 
-def batches(dataset: Any, batch_size: int, workers: int) -> Generator[tuple[list[int], Batch], None, None]:
-    """Every image once and in order: places in the data set, and the batch."""
+def batches(
+    dataset: Any, batch_size: int, workers: int, processes: Processes = ALONE
+) -> Generator[tuple[list[int], Batch], None, None]:
+    """Every image once and in order: places in the data set, and the batch.
+
+    Several processes take turns; one whose turn does not come in the last round gets a batch of nothing.
+    """
     places = [list(range(i, min(i + batch_size, len(dataset)))) for i in range(0, len(dataset), batch_size)]
+    own = places[processes.rank :: processes.count]
     loader = DataLoader(
         dataset,
-        batch_sampler=places,
+        batch_sampler=own,
         collate_fn=collate,
         num_workers=workers,
         worker_init_fn=quiet_worker,
         generator=torch.Generator(),  # the run's own generator stays where it is
     )
-    yield from zip(places, loader, strict=True)
+    yield from zip(own, loader, strict=True)
+    if len(own) < -(-len(places) // processes.count):
+        yield [], collate([])
+
+
+def blank(model: MViT, device: torch.device) -> Tensor:
+    """One picture of nothing, ``(1, C, *input_size)``."""
+    return torch.zeros(1, model.config.in_channels, *model.config.input_size, device=device)
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
+from mvitv2.tasks.processes import Processes
+
 BINS = 15
 """Bins of the calibration error, as in Guo et al. 2017 (arXiv 1706.04599)."""
 MOST_CLASSES = 4096
@@ -113,6 +115,20 @@ class Tally:
         if self.confusion is not None and other.confusion is not None:
             both.confusion = self.confusion + other.confusion
         return both
+
+    def merged(self, processes: Processes) -> "Tally":
+        """The tally of the images of all processes."""
+        if processes.count == 1:
+            return self
+        whole = Tally(self.num_classes)
+        counts = torch.tensor([self.top1, self.top5, self.not_numbers])
+        whole.top1, whole.top5, whole.not_numbers = processes.summed(counts).tolist()
+        whole.loss = math.fsum(row[0] for row in processes.table([self.loss]))
+        for name in ("seen", "right", "predicted", "bins"):
+            setattr(whole, name, processes.summed(getattr(self, name)))
+        if self.confusion is not None:
+            whole.confusion = processes.summed(self.confusion)
+        return whole
 
     def calibration_error(self) -> float:
         """Expected calibration error: how far confidence is from the rate of being right, averaged over images."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mvitv2.core.model import MViT
+from mvitv2.train.parallel import own
 
 
 class Average:
@@ -28,8 +29,8 @@ class Average:
         """Take in the weights of ``model``."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        ours: list[Tensor] = list(self.model.parameters())
-        theirs: list[Tensor] = list(model.parameters())
+        ours: list[Tensor] = [own(p) for p in self.model.parameters()]
+        theirs: list[Tensor] = [own(p) for p in model.parameters()]
         get_ema_multi_avg_fn(decay)(ours, theirs, None)
         for mine, its in zip(self.model.buffers(), model.buffers(), strict=True):
             mine.copy_(its)

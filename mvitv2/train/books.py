@@ -1,21 +1,25 @@
 """What a run writes: checkpoints, the weights to use, and the plain files that say how it went."""
 
+import functools
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from mvitv2.data.samples import Samples
 from mvitv2.tasks.memory import device_gib, process_gib
-from mvitv2.train import checkpoint
+from mvitv2.tasks.processes import Processes
+from mvitv2.train import checkpoint, generators, resuming
 from mvitv2.train.adapters import write_adapters
 from mvitv2.train.failures import CheckpointError, TrainingError
 from mvitv2.train.folder import RECIPE, SUMMARY, MetricsLog, write_json, write_results, write_unreadable
 from mvitv2.train.job import Job
+from mvitv2.train.mirror import mirror_of
+from mvitv2.train.parallel import whole_state
 from mvitv2.train.progress import Progress
-from mvitv2.train.recipe import Recipe, differences
+from mvitv2.train.recipe import Recipe
 from mvitv2.train.settings import Settings
 from mvitv2.train.state import TrainState
 from mvitv2.train.stepping import NotFinite, Stepped
@@ -25,73 +29,56 @@ SPOKEN = 10
 
 
 class Books:
-    """The folder of a run that is under way.
+    """The folder of a run that is under way; of several processes, the first one writes and speaks.
 
     Args:
         job: Card and data.
         recipe: Saved beside the checkpoints.
         settings: Folder, how often to save and log.
         progress: Who is told.
-        state: What is saved; taken over from the folder's checkpoint where there is one.
+        state: What is saved.
+        processes: Those that train together.
         per_epoch: Steps of an epoch.
     """
 
     def __init__(
-        self, job: Job, recipe: Recipe, settings: Settings, *, progress: Progress, state: TrainState, per_epoch: int
+        self,
+        job: Job,
+        recipe: Recipe,
+        settings: Settings,
+        *,
+        progress: Progress,
+        state: TrainState,
+        processes: Processes,
+        per_epoch: int,
     ):
         self.job, self.recipe, self.settings, self.progress = job, recipe, settings, progress
-        self.folder, self.state, self.per_epoch = settings.output, state, per_epoch
+        self.folder, self.state, self.processes, self.per_epoch = settings.output, state, processes, per_epoch
         self.steps = recipe.epochs * per_epoch
-        self.resume()
         self.saved_at, self.gaps = time.monotonic(), False
-        self.log = MetricsLog(self.folder, step=state.step)
+        self.log: MetricsLog | None = None
+        self.mirror = mirror_of(settings.mirror)
+        processes.led(self.open)
 
-    def resume(self) -> None:
-        """Take over the folder's checkpoint, if there is one and it may be.
-
-        Raises:
-            ValueError: ``settings.resume`` forbids what is there, or it is a run of another recipe or other data.
-        """
-        resume, found = self.settings.resume, checkpoint.load(self.folder)
-        for note in found.notes if found else ():
-            self.progress.say(f"warning: {note}")
-        if found is None and resume == "must":
-            raise ValueError(f"{self.folder} holds no checkpoint to go on from; check --output, or use --resume auto")
-        if found is not None and resume == "never":
-            raise ValueError(f"{self.folder} holds a run already; use --resume auto, or another --output")
-        if found is None:
+    def open(self) -> None:
+        """The recipe of a run that begins; the log, without steps that will be taken again."""
+        if self.state.step == 0:
             write_json(self.folder / RECIPE, self.recipe.to_dict())
-            return
-        self.check(found.tree)
-        self.state.take(found.tree)
-        self.progress.say(f"going on from step {self.state.step} of {self.steps}")
+        self.log = MetricsLog(self.folder, step=self.state.step)
 
-    def check(self, tree: Mapping[str, Any]) -> None:
-        """Refuse to go on with another recipe or other data; say which versions changed.
+    def close(self) -> None:
+        """Close the log."""
+        if self.log is not None:
+            self.attempt(self.log.close)
 
-        Raises:
-            ValueError: They differ; every difference is listed.
-        """
-        changed = differences(tree["recipe"], self.recipe.to_dict())
-        data = {name: (tree["data"].get(name), now) for name, now in self.job.data.items()}
-        changed += [f"data.{name}: {then!r} -> {now!r}" for name, (then, now) in data.items() if then != now]
-        if changed:
-            raise ValueError(
-                f"{self.folder} holds a run that differs: {'; '.join(changed)}. Use the same, or another --output"
-            )
-        for name, now in checkpoint.versions().items():
-            if (then := tree["versions"].get(name)) != now:
-                self.progress.say(f"note: {name} was {then} and is {now}; the numbers may differ in the last bits")
-
-    def save_if_due(self) -> None:
-        """A checkpoint, if the last one is long enough ago."""
+    def is_due(self) -> bool:
+        """Whether the last checkpoint is long enough ago; what the first process thinks counts."""
         every = self.settings.save_steps
         minutes = (time.monotonic() - self.saved_at) / 60
-        if minutes >= self.settings.save_minutes or (every and self.state.step % every == 0):
-            self.save(needed=False)
+        return minutes >= self.settings.save_minutes or bool(every and self.state.step % every == 0)
 
     def save(self, *, needed: bool) -> None:
-        """A checkpoint now.
+        """A checkpoint now; every process must call it.
 
         Args:
             needed: Fail if it cannot be written; otherwise say so and go on with the one that is there.
@@ -106,14 +93,26 @@ class Books:
             "versions": checkpoint.versions(),
         }
         # through JSON, so that nothing is in the file that reading with weights_only would refuse
-        tree = {**self.state.tree(steps_per_epoch=self.per_epoch), **json.loads(json.dumps(about))}
+        tree = {**self.state.plain(steps_per_epoch=self.per_epoch), **json.loads(json.dumps(about))}
+        tree |= {"processes": self.processes.count, "generators": self.processes.gathered(generators.state())}
         try:
-            checkpoint.save(self.folder, tree)
+            resuming.save(self.settings, self.state, tree, self.processes)
+            self.copy()
         except CheckpointError as error:
             if needed:
                 raise
             self.progress.say(f"warning: {error}; the run goes on, and the checkpoint before stays")
         self.saved_at = time.monotonic()
+
+    def copy(self) -> None:
+        """The newest checkpoint and the results to the mirror, where there is one.
+
+        Raises:
+            CheckpointError: They cannot be copied.
+        """
+        mirror = self.mirror
+        if mirror is not None:
+            self.processes.led(lambda: mirror.push(self.folder, self.state.step))
 
     def enter(self, row: dict[str, Any]) -> None:
         """An epoch's row: kept, compared, written, saved."""
@@ -135,18 +134,25 @@ class Books:
         """
         state, before = self.state, self.state.best
         state.best = best
+        weights, config = whole_state(state.kept), state.kept.config.to_dict()
         try:
-            checkpoint.write_best(self.folder, state.kept, self.card())
-            if self.recipe.adapters:
-                write_adapters(self.folder, state.kept.state_dict(), state.model, self.card())
+            self.processes.led(lambda: self.write_weights(weights, config))
         except CheckpointError as error:
             if state.step >= self.steps:
                 raise
             state.best = before
             self.progress.say(f"warning: {error}; the run goes on")
 
+    def write_weights(self, weights: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
+        """The weights to use, and the adapters alone where there are some."""
+        checkpoint.write_best(self.folder, weights, config, self.card())
+        if self.recipe.adapters:
+            write_adapters(self.folder, weights, self.state.model, self.card())
+
     def attempt(self, write: Callable[[], object]) -> None:
         """Write what the run can do without; where the disk is full, say so once and go on."""
+        if not self.processes.leads:
+            return
         try:
             write()
         except OSError as error:
@@ -179,33 +185,39 @@ class Books:
         values["ram_gib"] = round(process_gib(), 2)
         if (most := device_gib(next(self.state.model.parameters()).device)) is not None:
             values["memory_gib"] = round(most, 2)
-        if self.state.step % self.settings.log_steps == 0:
-            self.attempt(lambda: self.log.write(values))
+        if self.log is not None and self.state.step % self.settings.log_steps == 0:
+            self.attempt(functools.partial(self.log.write, values))
         self.progress.step(values)
 
-    def note_unreadable(self, batches: Sequence[Samples]) -> None:
+    def note_unreadable(self, passes: Sequence[Samples | None]) -> None:
         """Name training images that could not be read, each once.
 
         Raises:
-            TrainingError: No image of the step could be read.
+            TrainingError: No image of the step could be read, by any process.
         """
-        known = self.state.unreadable
-        for item in (item for batch in batches for item in batch.unreadable):
-            if item.path not in known:
-                known[item.path] = item.reason
-                if len(known) <= SPOKEN:
-                    self.progress.say(f"unreadable, left out: {item.path}: {item.reason}")
-        if not any(batch.num_samples for batch in batches):
+        known, own = self.state.unreadable, [item for batch in passes if batch for item in batch.unreadable]
+        readable = sum(batch.num_samples for batch in passes if batch)
+        table = self.processes.table([len(own), readable])
+        if any(missing for missing, _ in table):
+            for item in (item for part in self.processes.gathered(own) for item in part):
+                if item.path not in known:
+                    known[item.path] = item.reason
+                    if len(known) <= SPOKEN:
+                        self.progress.say(f"unreadable, left out: {item.path}: {item.reason}")
+        if not any(count for _, count in table):
             path, reason = next(iter(known.items()), ("", ""))
             raise TrainingError(f"no image of step {self.state.step + 1} can be read; for example {path}: {reason}")
 
-    def not_finite(self, error: NotFinite, batches: Sequence[Samples], rate: float) -> TrainingError:
+    def not_finite(self, error: NotFinite, passes: Sequence[Samples | None], rate: float) -> TrainingError:
         """Save the step that gave no number, with the weights it started from, and say what to try."""
         path = self.folder / f"not-finite-step-{self.state.step + 1}.pt"
-        batch = [b.saved() for b in batches]
+        parts = self.processes.gathered([(batch.saved(), batch.finite()) for batch in passes if batch])
+        batches = [one for part in parts for one in part]
+        model = whole_state(self.state.model)
         found = {"loss": error.loss, "grad_norm": error.norm, "lr": rate, "step": self.state.step + 1}
-        torch.save({**found, "batches": batch, "model": self.state.model.state_dict()}, path)
-        finite = all(b.finite() for b in batches)
+        if self.processes.leads:
+            torch.save({**found, "batches": [saved for saved, _ in batches], "model": model}, path)
+        finite = all(sound for _, sound in batches)
         cause = "" if finite else " The images themselves hold values that are no numbers."
         return TrainingError(
             f"{error} in step {found['step']} at learning rate {rate:.3g}.{cause} Batch and weights are in {path}, "
@@ -213,7 +225,7 @@ class Books:
         )
 
     def summarise(self) -> None:
-        """``summary.json``: the run in a few figures."""
+        """``summary.json``: the run in a few figures, in the mirror too."""
         state, model = self.state, self.job.model
         summary = {
             "recipe": self.recipe.name,
@@ -229,3 +241,5 @@ class Books:
             "versions": checkpoint.versions(),
         }
         write_json(self.folder / SUMMARY, summary)
+        if self.mirror is not None:
+            self.mirror.push(self.folder, state.step)

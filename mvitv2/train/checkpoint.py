@@ -17,12 +17,11 @@ import numpy as np
 import torch
 
 from mvitv2._version import __version__
-from mvitv2.core.model import MViT
 from mvitv2.train.adapters import merged
 from mvitv2.train.failures import CheckpointError
 from mvitv2.weights.files import replacing, write_own
 
-FORMAT = 1
+FORMAT = 2
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.safetensors"
 
 
@@ -32,6 +31,8 @@ class Loaded:
 
     tree: dict[str, Any]
     notes: tuple[str, ...] = ()
+    shards: Path | None = None
+    """The folder that holds the tensors, where they are not in ``tree``."""
 
 
 def save(folder: Path, tree: Mapping[str, Any]) -> None:
@@ -45,17 +46,32 @@ def save(folder: Path, tree: Mapping[str, Any]) -> None:
     last = folder / LAST
     try:
         with replacing(last) as temporary:
-            with temporary.open("wb") as file:
-                torch.save({"format": FORMAT, **tree}, file)
-                file.flush()
-                os.fsync(file.fileno())
+            write(temporary, tree)
             if last.exists():
                 last.replace(folder / PREVIOUS)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        # of a full disk torch only tells that bytes are missing
-        reason = error.strerror if isinstance(error, OSError) else "not all of it arrived on the disk"
-        free = shutil.disk_usage(folder).free >> 20
-        raise CheckpointError(f"{last} could not be written ({reason}; {free} MiB are free)") from error
+    except (OSError, RuntimeError) as error:
+        raise unwritten(last, error) from error
+
+
+def write(path: Path, tree: Mapping[str, Any]) -> None:
+    """A file for :func:`read`, on the disk when this returns.
+
+    Raises:
+        OSError, RuntimeError: It cannot be written; torch reports a full disk as RuntimeError.
+    """
+    with path.open("wb") as file:
+        torch.save({"format": FORMAT, **tree}, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def unwritten(path: Path, error: BaseException) -> CheckpointError:
+    """What to say of a checkpoint that could not be written."""
+    # of a full disk torch only tells that bytes are missing
+    reason = error.strerror if isinstance(error, OSError) else "not all of it arrived on the disk"
+    there = next(folder for folder in path.parents if folder.exists())
+    free = shutil.disk_usage(there).free >> 20
+    return CheckpointError(f"{path} could not be written ({reason}; {free} MiB are free)")
 
 
 def load(folder: Path) -> Loaded | None:
@@ -115,7 +131,9 @@ def read(path: Path) -> dict[str, Any]:
     return tree
 
 
-def write_best(folder: Path, model: MViT, card: Mapping[str, Any]) -> Path:
+def write_best(
+    folder: Path, state: Mapping[str, torch.Tensor], config: Mapping[str, Any], card: Mapping[str, Any]
+) -> Path:
     """The weights to use, in our own format with all that prediction needs: configuration, classes, preprocessing.
 
     Raises:
@@ -123,10 +141,9 @@ def write_best(folder: Path, model: MViT, card: Mapping[str, Any]) -> Path:
     """
     path = folder / BEST
     try:
-        write_own(path, merged(model.state_dict()), config=model.config.to_dict(), card=card)
+        write_own(path, merged(state), config=config, card=card)
     except OSError as error:
-        free = shutil.disk_usage(folder).free >> 20
-        raise CheckpointError(f"{path} could not be written ({error.strerror}; {free} MiB are free)") from error
+        raise unwritten(path, error) from error
     return path
 
 
@@ -141,3 +158,9 @@ def versions() -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
     }
+
+
+def remove(folder: Path) -> None:
+    """Remove all checkpoints of one file: the run goes on with others."""
+    for name in (LAST, PREVIOUS):
+        (folder / name).unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from mvitv2.models import create_model
 from mvitv2.preprocessing import CHANNELS, IMAGENET, Preprocessing
 from mvitv2.tasks.datasets import datasets
 from mvitv2.tasks.evaluation import evaluate
+from mvitv2.tasks.processes import current
 from mvitv2.train.generators import own_generators
 from mvitv2.train.job import Job
 from mvitv2.train.objective import Classification
@@ -173,6 +174,7 @@ def measure_on(dataset: Any, recipe: Recipe, settings: Settings) -> Callable[...
             precision=recipe.precision,
             examples=0,
             on_batch=told,
+            processes=current(),
         )
         figures = {"val_loss": found.loss, "top1": found.top1, "top5": found.top5, "mean_class": found.mean_class}
         return figures | ({"val_unreadable": len(found.unreadable)} if found.unreadable else {})

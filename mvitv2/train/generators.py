@@ -40,6 +40,15 @@ def restore(saved: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(one, device)
 
 
+def start(seed: int, device: torch.device) -> None:
+    """Let all generators that a forward pass may draw from start from a 64-bit seed."""
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+    torch.default_generator.manual_seed(seed & 0x7FFFFFFFFFFFFFFF)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed & 0x7FFFFFFFFFFFFFFF)
+
+
 @contextmanager
 def own_generators(seed: int) -> Iterator[None]:
     """Inside, all generators start from ``seed``; after, those of the CPU are as they were."""

@@ -9,7 +9,10 @@ from mvitv2.data.samples import Samples, collate
 from mvitv2.train.objective import Objective
 
 Measure = Callable[[MViT, Callable[[int, int], None]], Mapping[str, float]]
-"""A model, and a function told images done and in all; gives figures by name."""
+"""A model, and a function told images done and in all; gives figures by name.
+
+Of several processes, each calls it, gets the same figures, and is told equally often; they may share the work (see
+:func:`mvitv2.tasks.processes.current`), and must where the model is shared out among them."""
 
 
 @dataclass(frozen=True, kw_only=True)

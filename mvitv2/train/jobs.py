@@ -4,6 +4,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+from mvitv2.tasks.processes import joined
 from mvitv2.train.job import Job
 from mvitv2.train.loop import Outcome, fit
 from mvitv2.train.progress import Progress
@@ -35,7 +36,10 @@ def train(data: str | Path, recipe: Recipe, settings: Settings, progress: Progre
         ValueError: The recipe makes no model, or the folder holds another run.
         TrainingError: See :func:`mvitv2.train.loop.fit`.
     """
-    return fit(job_for(data, recipe, settings), recipe, settings, progress)
+    with joined(settings.device, minutes=settings.timeout_minutes) as processes:
+        # one after the other: what the first one downloads or indexes is there for the others
+        job = processes.first(lambda: job_for(data, recipe, settings))
+        return fit(job, recipe, settings, progress)
 
 
 def job_for(data: str | Path, recipe: Recipe, settings: Settings) -> Job:

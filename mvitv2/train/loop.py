@@ -9,13 +9,15 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
 from mvitv2.data.samples import Samples
-from mvitv2.tasks.devices import device_named
+from mvitv2.tasks.devices import own_device
+from mvitv2.tasks.processes import Processes, joined, told_elsewhere
 from mvitv2.tasks.workers import quiet_worker
 from mvitv2.train.books import Books
 from mvitv2.train.checkpoint import BEST
@@ -30,6 +32,7 @@ from mvitv2.train.prepare import prepare
 from mvitv2.train.progress import Progress, silent
 from mvitv2.train.progressive import Phase, phases
 from mvitv2.train.recipe import Recipe
+from mvitv2.train.resuming import found_run, take
 from mvitv2.train.sampler import MicroBatches, steps_per_epoch
 from mvitv2.train.schedule import schedule_of
 from mvitv2.train.settings import Settings
@@ -67,15 +70,17 @@ def fit(job: Job, recipe: Recipe, settings: Settings, progress: Progress | None 
 
     Raises:
         FolderBusy: Another run works in the folder.
+        ProcessLost: Another process of the run is gone or stuck.
         TrainingStopped: SIGTERM or Ctrl-C; the state is saved.
         TrainingError: The loss is no number, memory ran out, a loading process died, the disk is full.
         ValueError: The folder holds a run of another recipe or other data, or resuming is impossible as asked.
     """
-    device = device_named(settings.device)
-    exact = device.type == "cpu" if settings.deterministic is None else settings.deterministic
-    teller = progress or silent()
     with ExitStack() as stack:
-        stack.enter_context(locked(settings.output))
+        processes = stack.enter_context(joined(settings.device, minutes=settings.timeout_minutes))
+        device = own_device(settings.device, processes)
+        exact = device.type == "cpu" if settings.deterministic is None else settings.deterministic
+        teller = progress if progress is not None and processes.leads else silent()
+        processes.led(lambda: stack.enter_context(locked(settings.output)))
         stack.enter_context(own_generators(recipe.seed))
         stack.enter_context(deterministic(exact))
         stack.enter_context(memory_explained(recipe, device))
@@ -87,19 +92,46 @@ def fit(job: Job, recipe: Recipe, settings: Settings, progress: Progress | None 
         prepare(job.model, recipe)
         if recipe.adapters or recipe.freeze:
             teller.say("{:,} of {:,} parameters are trained".format(*trained_of(job.model)))
-        return Run(job, recipe, settings, teller, stop).to_the_end()
+        return Run(job, recipe, settings, teller, stop, processes).to_the_end()
 
 
 class Run:
     """One process's part of a run: from a fresh start or a checkpoint to the end."""
 
-    def __init__(self, job: Job, recipe: Recipe, settings: Settings, progress: Progress, stop: StopRequest):
+    def __init__(
+        self,
+        job: Job,
+        recipe: Recipe,
+        settings: Settings,
+        progress: Progress,
+        stop: StopRequest,
+        processes: Processes,
+    ):
         self.job, self.recipe, self.settings, self.progress, self.stop = job, recipe, settings, progress, stop
-        size, batch = len(job.dataset), recipe.batch_size * recipe.accumulation
+        self.processes = processes
+        found = found_run(job, recipe, settings, processes, progress.say)
+        self.state = TrainState.fresh(
+            job.model,
+            recipe,
+            parallel=settings.parallel,
+            processes=processes,
+            passes=found.tree["passes"] if found else 0,
+        )
+        size, batch = len(job.dataset), recipe.batch_size * self.state.passes
         self.per_epoch = steps_per_epoch(size, batch)
         self.schedule = schedule_of(recipe, steps_per_epoch=self.per_epoch, global_batch=min(batch, size))
-        self.state = TrainState.fresh(job.model, recipe)
-        self.books = Books(job, recipe, settings, progress=progress, state=self.state, per_epoch=self.per_epoch)
+        if found is not None:
+            take(self.state, found, processes)
+            progress.say(f"going on from step {self.state.step} of {self.schedule.steps}")
+        self.books = Books(
+            job,
+            recipe,
+            settings,
+            progress=progress,
+            state=self.state,
+            processes=processes,
+            per_epoch=self.per_epoch,
+        )
         if recipe.compile:
             job.model.compile()
 
@@ -124,8 +156,8 @@ class Run:
             ) from error
         finally:
             batches.close()  # ends the loading processes now, not when the last reference is gone
-            self.books.attempt(self.books.log.close)
-        self.books.summarise()
+            self.books.close()
+        self.processes.led(self.books.summarise)
         weights = self.settings.output / BEST
         return Outcome(self.settings.output, weights, state.best, state.history, state.seconds, steps, state.unreadable)
 
@@ -139,22 +171,24 @@ class Run:
         self.progress.say(f"ended early: {metric} has not been better than in epoch {best} for {waited} epochs")
         return True
 
-    def batches(self) -> Generator[list[Samples], None, None]:
-        """The batches of every step that is left, one list of forward passes a step."""
+    def batches(self) -> Generator[list[Samples | None], None, None]:
+        """The batches of every step that is left, one list of forward passes a step, as long in every process."""
         for phase in phases(self.recipe):
             if phase.last * self.per_epoch > self.state.step:
                 yield from self.batches_of(phase)
 
-    def batches_of(self, phase: Phase) -> Generator[list[Samples], None, None]:
+    def batches_of(self, phase: Phase) -> Generator[list[Samples | None], None, None]:
         """The batches that are left of a phase, loaded by processes of its own."""
         state, end = self.state, phase.last * self.per_epoch
         first = max(state.step, phase.first * self.per_epoch)
         sampler = MicroBatches(
             order_of(self.job, self.recipe),
             batch_size=phase.batch_size,
-            accumulation=phase.accumulation,
+            passes=state.passes * phase.accumulation // self.recipe.accumulation,
             first=first,
             steps=end,
+            rank=self.processes.rank,
+            count=self.processes.count,
         )
         loader = DataLoader(
             self.dataset_of(phase),
@@ -166,8 +200,9 @@ class Run:
             generator=torch.Generator(),  # the run's own generator stays where it is
         )
         source = iter(loader)
+        idle = [None] * (sampler.most_passes() - sampler.own_passes())
         for _ in range(first, end):
-            yield [next(source) for _ in range(sampler.passes())]
+            yield [*(next(source) for _ in range(sampler.own_passes())), *idle]
 
     def dataset_of(self, phase: Phase) -> Any:
         """The training samples in the size of a phase.
@@ -181,7 +216,7 @@ class Run:
             raise ValueError(f"progressive={self.recipe.progressive}: task {self.recipe.task!r} has one size only")
         return self.job.dataset_at(phase.img_size)
 
-    def advance(self, batches: Iterator[list[Samples]]) -> None:
+    def advance(self, batches: Iterator[list[Samples | None]]) -> None:
         """One step, with what is written and said about it."""
         started = time.monotonic()
         passes = next(batches)
@@ -189,17 +224,18 @@ class Run:
         self.books.note_unreadable(passes)
         state, rate = self.state, self.schedule(self.state.step)
         try:
-            done = take_step(state, passes, self.job.objective, self.recipe, rate)
+            done = take_step(state, passes, self.job.objective, self.recipe, rate, processes=self.processes)
         except NotFinite as error:
-            raise self.books.not_finite(error, passes, rate) from error
+            told = self.books.not_finite(error, passes, rate)
+            raise (told if self.processes.leads else told_elsewhere(told)) from error
         seconds = time.monotonic() - started
         state.seconds += seconds
         state.sums.loss += done.loss * done.images
         state.sums.images += done.images
         state.sums.seconds += seconds
         self.books.tell(done, rate=rate, seconds=seconds, waited=waited)
-        self.stop_if_asked()
-        self.books.save_if_due()
+        if self.stop_if_asked(due=self.books.is_due()):
+            self.books.save(needed=False)
 
     def measure(self) -> None:
         """Measure the weights that an epoch ends with, and enter the epoch in the books."""
@@ -218,7 +254,7 @@ class Run:
             "images_per_second": round(sums.images / max(sums.seconds, 1e-9), 2),
             "seconds": round(sums.seconds, 3),
         }
-        self.books.enter(row)
+        self.books.enter(self.processes.sent(row, 0))
         if state.step < self.schedule.steps:
             self.stop_if_asked()
 
@@ -227,16 +263,25 @@ class Run:
         self.progress.evaluating(done, total)
         self.stop_if_asked()
 
-    def stop_if_asked(self) -> None:
-        """Save and leave, if a signal asked for it; the step that was under way is done.
+    def stop_if_asked(self, *, due: bool = False) -> bool:
+        """Save and leave, if a signal asked any process for it; the step that was under way is done.
+
+        Args:
+            due: Whether this process thinks that it is time for a checkpoint.
+
+        Returns:
+            Whether the first one does.
 
         Raises:
-            TrainingStopped: It did.
+            TrainingStopped: A signal did.
         """
-        if not self.stop.number:
-            return
+        table = self.processes.table([self.stop.number, due])
+        number = int(max(asked for asked, _ in table))
+        if not number:
+            return bool(table[0][1])
         self.books.save(needed=True)
         where = f"after step {self.state.step} of {self.schedule.steps}; saved in {self.settings.output}"
-        raise TrainingStopped(
-            f"stopped by {self.stop.name} {where}, the same command goes on from there", self.stop.number
+        stopped = TrainingStopped(
+            f"stopped by {Signals(number).name} {where}, the same command goes on from there", number
         )
+        raise stopped if self.processes.leads else told_elsewhere(stopped)

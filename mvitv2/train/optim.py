@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mvitv2.core.model import MViT
+from mvitv2.train.parallel import whole
 from mvitv2.train.recipe import Recipe
 
 FUSED = ("cpu", "cuda", "mps", "xpu")
@@ -103,8 +104,8 @@ def clip(model: nn.Module, recipe: Recipe) -> torch.Tensor:
     """Clip the gradients as the recipe says; gives their norm before that."""
     parameters = [p for p in model.parameters() if p.grad is not None]
     if recipe.clip_norm is not None:
-        return nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        return whole(nn.utils.clip_grad_norm_(parameters, recipe.clip_norm))
+    norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
     if recipe.clip_value is not None:
         nn.utils.clip_grad_value_(parameters, recipe.clip_value)
     return norm

@@ -4,6 +4,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from mvitv2.tasks.processes import MINUTES
+
+PARALLEL = ("ddp", "fsdp")
 RESUME = ("auto", "never", "must")
 
 
@@ -32,10 +35,23 @@ class Settings:
     deterministic: bool | None = None
     """The same bits every time; ``None``: on a CPU, where it costs next to nothing."""
 
+    parallel: str = "ddp"
+    """How several processes share the model: ``"ddp"``, a copy in each, or ``"fsdp"``, a part of each block in each."""
+    timeout_minutes: float = MINUTES
+    """How long a process waits for another one before it counts as lost."""
+    mirror: str | None = None
+    """A URL that fsspec knows, where every checkpoint and what the run leaves is copied to; a run whose folder is empty
+    goes on from there. ``None``: nowhere."""
+
     def __post_init__(self) -> None:
         """Refuse what could only fail later."""
         if self.resume not in RESUME:
             raise ValueError(f"resume={self.resume!r} is none of {', '.join(map(repr, RESUME))}")
+        if self.parallel not in PARALLEL or self.timeout_minutes <= 0:
+            raise ValueError(
+                f"parallel={self.parallel!r} must be one of {', '.join(map(repr, PARALLEL))}, "
+                f"timeout_minutes={self.timeout_minutes} above 0"
+            )
         if self.workers < 0 or self.save_minutes <= 0 or self.log_steps < 1 or (self.save_steps or 1) < 1:
             raise ValueError(
                 f"workers={self.workers} must be at least 0, save_minutes={self.save_minutes} above 0, "

@@ -17,11 +17,6 @@ class StopRequest:
         self.number = 0
         self._before: dict[int, object] = {}
 
-    @property
-    def name(self) -> str:
-        """``"SIGTERM"``, ``"SIGINT"``, or empty where nobody asked."""
-        return signal.Signals(self.number).name if self.number else ""
-
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}

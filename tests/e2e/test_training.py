@@ -127,9 +127,9 @@ def test_the_signal_is_told_and_handlers_are_given_back(tmp_path: Path, monkeypa
 
     step = loop.take_step
 
-    def interrupted(*given: Any) -> Any:
+    def interrupted(*given: Any, **named: Any) -> Any:
         signal.raise_signal(signal.SIGTERM)
-        return step(*given)
+        return step(*given, **named)
 
     monkeypatch.setattr(loop, "take_step", interrupted)
     before = signal.getsignal(signal.SIGTERM)

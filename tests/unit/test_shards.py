@@ -301,7 +301,7 @@ def test_an_index_that_does_not_fit_is_refused(packed):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_sampler_of_training_goes_on_in_the_middle(packed, workers):
     def seen(first: int) -> list[float]:
-        sampler = MicroBatches(Order(12, 5), batch_size=2, accumulation=1, first=first, steps=12)
+        sampler = MicroBatches(Order(12, 5), batch_size=2, passes=1, first=first, steps=12)
         loader = DataLoader(open_dataset(packed, red), batch_sampler=sampler, collate_fn=collate, num_workers=workers)
         return [value for batch in loader for value in batch.images.flatten().tolist()]
 
@@ -404,7 +404,7 @@ def test_another_file_than_the_index_says(server, packed):
 def test_addresses_that_lead_nowhere(server, monkeypatch):
     with pytest.raises(DataError, match=r"none\.tar: the shard cannot be fetched .*check the address"):
         open_dataset(f"{server.url}/none.tar")
-    with pytest.raises(DataError, match=r"webdataset opens .*http.*use pipe:"):
+    with pytest.raises(DataError, match=r"webdataset and fsspec open .*http.*use pipe:"):
         open_dataset("s9://bucket/none.tar")
     monkeypatch.setenv("MVITV2_OFFLINE", "1")
     with pytest.raises(DataError, match="MVITV2_OFFLINE forbids the network"):

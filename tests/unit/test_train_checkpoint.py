@@ -62,14 +62,14 @@ def test_nothing_whole_is_an_error(tmp_path: Path) -> None:
 
 
 def test_objects_are_refused(tmp_path: Path) -> None:
-    torch.save({"format": 1, "path": tmp_path}, tmp_path / "last.pt")
+    torch.save({"format": 2, "path": tmp_path}, tmp_path / "last.pt")
     with pytest.raises(CheckpointError, match="damaged or cut off"):
         checkpoint.read(tmp_path / "last.pt")
     torch.save({"weights": torch.zeros(1)}, tmp_path / "last.pt")
     with pytest.raises(CheckpointError, match="no checkpoint of a training run"):
         checkpoint.read(tmp_path / "last.pt")
     torch.save({"format": 99}, tmp_path / "last.pt")
-    with pytest.raises(CheckpointError, match="format 99, this version reads 1"):
+    with pytest.raises(CheckpointError, match="format 99, this version reads 2"):
         checkpoint.read(tmp_path / "last.pt")
 
 

@@ -58,7 +58,7 @@ def test_a_balanced_image_that_comes_again_looks_otherwise() -> None:
 @pytest.mark.parametrize("options", [{"labels": RARE}, {"repeats": 3}, {"labels": RARE, "repeats": 2}])
 def test_any_order_goes_on_from_any_step(options: dict) -> None:
     def batches(first: int) -> list:
-        return list(MicroBatches(Order(100, 4, **options), batch_size=8, accumulation=2, first=first, steps=15))
+        return list(MicroBatches(Order(100, 4, **options), batch_size=8, passes=2, first=first, steps=15))
 
     assert batches(7) == batches(0)[14:]
 

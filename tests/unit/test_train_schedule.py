@@ -36,11 +36,11 @@ def test_rates_are_scaled_by_the_global_batch_alone() -> None:
 @pytest.mark.parametrize("size, batch, accumulation", [(10, 2, 1), (11, 2, 2), (3, 8, 1), (7, 2, 4), (100, 7, 3)])
 def test_every_epoch_sees_images_at_most_once_and_whole_batches(size: int, batch: int, accumulation: int) -> None:
     per_epoch = steps_per_epoch(size, batch * accumulation)
-    sampler = MicroBatches(Order(size, 1), batch_size=batch, accumulation=accumulation, first=0, steps=3 * per_epoch)
+    sampler = MicroBatches(Order(size, 1), batch_size=batch, passes=accumulation, first=0, steps=3 * per_epoch)
     lists = list(sampler)
-    assert len(lists) == len(sampler) == 3 * per_epoch * sampler.passes()
+    assert len(lists) == len(sampler) == 3 * per_epoch * sampler.own_passes()
     for epoch in range(3):
-        part = lists[epoch * per_epoch * sampler.passes() :][: per_epoch * sampler.passes()]
+        part = lists[epoch * per_epoch * sampler.own_passes() :][: per_epoch * sampler.own_passes()]
         seen = [key.index for keys in part for key in keys]
         assert len(set(seen)) == len(seen) == min(size, per_epoch * batch * accumulation)
     assert len({key.seed for keys in lists for key in keys}) == sum(map(len, lists))
@@ -48,7 +48,7 @@ def test_every_epoch_sees_images_at_most_once_and_whole_batches(size: int, batch
 
 @pytest.mark.parametrize("first", [1, 4, 5, 13])
 def test_starting_later_is_the_rest(first: int) -> None:
-    options = {"batch_size": 2, "accumulation": 2, "steps": 15}
+    options = {"batch_size": 2, "passes": 2, "steps": 15}
     whole = list(MicroBatches(Order(21, 9), first=0, **options))
     assert list(MicroBatches(Order(21, 9), first=first, **options)) == whole[2 * first :]
 

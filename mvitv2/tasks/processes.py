@@ -1,0 +1,256 @@
+"""The processes that work on one thing together, and the few things they tell each other.
+
+Any launcher will do that sets what ``torchrun`` sets (``RANK``, ``WORLD_SIZE``, ``MASTER_ADDR``, ``MASTER_PORT``), and
+Slurm's ``srun``. Where nothing is set, a process is alone: nothing is sent, and nothing waits. What is told here is
+small and goes over gloo from CPU to CPU; gradients travel by themselves.
+"""
+
+import os
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+MINUTES = 10.0
+"""How long a process waits for another one, if nothing else is said."""
+_LOST = ("closed by peer", "reset by peer", "Timed out waiting", "timeout", "gloo", "NCCL", "Broken pipe", "connect")
+
+
+class ProcessLost(RuntimeError):
+    """Another process of the same run is gone or stuck; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Launched:
+    """What a launcher says of a process."""
+
+    rank: int
+    count: int
+    local_rank: int
+    """Among those of its machine, by which it takes its GPU."""
+    address: str
+    """Where they meet, in torch's notation."""
+
+
+class Processes:
+    """One process, alone; :class:`Group` is several that do the same."""
+
+    rank = 0
+    count = 1
+    local_rank = 0
+    """Among the processes of one machine."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one that writes and speaks."""
+        return self.rank == 0
+
+    def gathered(self, value: T) -> list[T]:
+        """What each process has, by rank."""
+        return [value]
+
+    def table(self, row: Sequence[float]) -> list[list[float]]:
+        """The numbers of each process, by rank; all have equally many."""
+        return [list(row)]
+
+    def summed(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes of a tensor on the CPU."""
+        return tensor
+
+    def led(self, act: Callable[[], T]) -> T:
+        """What ``act`` gives where it is carried out, which is in the first process; all get it, or its error."""
+        return act()
+
+    def first(self, act: Callable[[], T]) -> T:
+        """What ``act`` gives in every process; the others begin when the first one is done."""
+        return act()
+
+    def sent(self, value: T, rank: int) -> T:
+        """The value that the process of that rank has."""
+        return value
+
+
+ALONE = Processes()
+
+
+class Group(Processes):
+    """The processes of torch's default group."""
+
+    def __init__(self) -> None:
+        self.rank, self.count = dist.get_rank(), dist.get_world_size()
+        found = launched(os.environ)
+        self.local_rank = self.rank if found is None else found.local_rank
+
+    def gathered(self, value: T) -> list[T]:
+        """What each process has, by rank."""
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value)
+        return values
+
+    def table(self, row: Sequence[float]) -> list[list[float]]:
+        """The numbers of each process, by rank; all have equally many."""
+        mine = torch.tensor(row, dtype=torch.float64)
+        rows = [torch.empty_like(mine) for _ in range(self.count)]
+        dist.all_gather(rows, mine)
+        return [one.tolist() for one in rows]
+
+    def summed(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes of a tensor on the CPU."""
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    def led(self, act: Callable[[], T]) -> T:
+        """What ``act`` gives in the first process.
+
+        Raises:
+            OSError, RuntimeError, ValueError: What it raised there; elsewhere marked as told already.
+        """
+        result: Any = None
+        error: Exception | None = None
+        if self.leads:
+            try:
+                result = act()
+            except (OSError, RuntimeError, ValueError) as raised:
+                error = raised
+        result, away = self.sent((result, None if error is None else portable(error)), 0)
+        if error is not None:
+            raise error
+        if away is not None:
+            raise told_elsewhere(away)
+        return result
+
+    def first(self, act: Callable[[], T]) -> T:
+        """What ``act`` gives in every process; if the first one fails, all do, with its error."""
+        made: list[T] = []
+        self.led(lambda: made.append(act()))
+        return made[0] if made else act()
+
+    def sent(self, value: T, rank: int) -> T:
+        """The value that the process of that rank has."""
+        box = [value if rank == self.rank else None]
+        dist.broadcast_object_list(box, src=rank)
+        return box[0]  # type: ignore[return-value]
+
+
+def portable(error: Exception) -> Exception:
+    """An error that can be sent: itself, or one of torch's kind with the same words."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except (TypeError, AttributeError, pickle.PicklingError):
+        return RuntimeError(str(error))
+    return error
+
+
+def told_elsewhere(error: T) -> T:
+    """The same error, marked so that commands leave telling it to the first process."""
+    vars(error)["told_elsewhere"] = True
+    return error
+
+
+def current() -> Processes:
+    """The processes that this one works with: torch's default group where there is one."""
+    return Group() if dist.is_available() and dist.is_initialized() else ALONE
+
+
+def launched(environment: Mapping[str, str]) -> Launched | None:
+    """What the launcher says; ``None`` where there was none.
+
+    Raises:
+        ValueError: It says something that cannot be.
+    """
+    if "RANK" in environment:
+        names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+        address = "env://"
+        rank, count, local = environment["RANK"], environment.get("WORLD_SIZE"), environment.get("LOCAL_RANK", "0")
+    elif "SLURM_STEP_NUM_TASKS" in environment:  # of a step of srun; a batch script by itself is one process
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_JOB_ID", "SLURM_STEP_NODELIST")
+        rank, count = environment.get("SLURM_PROCID"), environment["SLURM_STEP_NUM_TASKS"]
+        local, address = environment.get("SLURM_LOCALID", "0"), ""
+        if count == "1":
+            return None
+    else:
+        return None
+    missing = [name for name in names if name not in environment]
+    try:
+        found = Launched(int(rank or ""), int(count or ""), int(local), address or slurm_address(environment))
+    except ValueError as error:
+        raise ValueError(f"the launcher left out or misspelt one of {', '.join(names)}: {error}") from error
+    if missing or not 0 <= found.rank < found.count or found.local_rank < 0:
+        told = ", ".join(f"{name}={environment.get(name)}" for name in names)
+        raise ValueError(f"a process of a group needs {', '.join(names)}, and its rank below their number; got {told}")
+    return found
+
+
+def slurm_address(environment: Mapping[str, str]) -> str:
+    """Where the tasks of a Slurm step meet: on its first machine, at a port that follows from job and step."""
+    first, bracket, rest = environment.get("SLURM_STEP_NODELIST", "").partition("[")
+    host = first + rest.split(",")[0].split("-")[0].rstrip("]") if bracket else first.split(",")[0]
+    if "," in first:
+        host = first.split(",")[0]  # gpu3,node[01-04]
+    host = environment.get("MASTER_ADDR", host)
+    number = 7 * int(environment.get("SLURM_JOB_ID", "")) + int(environment.get("SLURM_STEP_ID", "0"))
+    return f"tcp://{host}:{environment.get('MASTER_PORT', 20000 + number % 12000)}"
+
+
+@contextmanager
+def joined(device: str = "auto", *, minutes: float = MINUTES) -> Iterator[Processes]:
+    """Inside, this process works with the others that a launcher started; alone where it started none.
+
+    Args:
+        device: What is computed on, as for :func:`~mvitv2.tasks.devices.device_named`.
+        minutes: How long to wait for another process before it counts as lost.
+
+    Raises:
+        ProcessLost: Another process does not come, is gone, or is stuck.
+        ValueError: The launcher says something that cannot be.
+    """
+    if current() is not ALONE:
+        yield current()
+        return
+    if (found := launched(os.environ)) is None:
+        yield ALONE
+        return
+    gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    with losses_explained(found, minutes):
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if gpu else "gloo",
+            init_method=found.address,
+            rank=found.rank,
+            world_size=found.count,
+            timeout=timedelta(minutes=minutes),
+        )
+        try:
+            yield Group()
+        finally:
+            dist.destroy_process_group()
+
+
+@contextmanager
+def losses_explained(found: Launched, minutes: float) -> Iterator[None]:
+    """Turn what torch says of a process that is gone into a sentence that says what to do.
+
+    Raises:
+        ProcessLost: One is.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = (str(error).splitlines() or [""])[0]
+        # torch's own errors say so; gloo's are plain
+        if type(error) is not RuntimeError and not isinstance(error, dist.DistError):
+            raise
+        if not isinstance(error, dist.DistError) and not any(mark in text for mark in _LOST):
+            raise
+        raise ProcessLost(
+            f"process {found.rank} of {found.count} lost another one, which died, or was silent for {minutes:g} "
+            f"minutes ({text[:160]}); look for its own message. The last checkpoint is safe: the same command goes on "
+            "from there. If it was only slow, raise --timeout-minutes"
+        ) from error
