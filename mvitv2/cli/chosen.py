@@ -80,7 +80,12 @@ def chosen_recipe(options: Options, base: Recipe | None = None) -> Recipe:
     if {"model", "weights"} & set(changes):
         # a recipe's own architecture is for its own model
         changes = {"stages": {}, "model_fields": {}, **changes}
-    return overridden(base, with_warmup(changes, base))
+    made = overridden(base, with_warmup(changes, base))
+    if made.weights is None and (made.adapters or "backbone" in made.freeze):
+        raise UsageError(
+            f"recipe {made.name} leaves the backbone as it is: start from weights, --pretrained or --weights FILE"
+        )
+    return made
 
 
 def from_official(words: tuple[str, ...]) -> Understood:
@@ -141,7 +146,7 @@ def base_recipe(options: Options) -> Recipe:
         return recipe("fine_tune")
     model = variant_name(options.model) if options.model is not None else None
     return next(
-        (found for found in RECIPES.values() if found.model == model and not found.stages), recipe("imagenet_t")
+        (r for r in RECIPES.values() if r.model == model and not r.stages and r.weights is None), recipe("imagenet_t")
     )
 
 

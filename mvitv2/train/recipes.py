@@ -18,6 +18,36 @@ FINE_TUNE: dict[str, Any] = {
     "augmentation": {"kind": "published", "scale": (0.3, 1.0), "policy": "rand-m7-n2-mstd0.5-inc1"},
     "ema_decay": 0.999,
 }
+UNPUBLISHED = "ours: no peer publishes a recipe for it"
+PRE_TRAIN: dict[str, Any] = {"epochs": 90, "warmup_epochs": 10.0, "select": "last"}
+LARGER: dict[str, Any] = {
+    "weights": "pretrained",
+    "epochs": 30,
+    "lr": 1e-5,
+    "warmup_epochs": 2.0,
+    "warmup_lr": 1e-7,
+    "min_lr": 1e-7,
+    "weight_decay": 1e-8,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "ema_decay": 0.9998,
+}
+"""On from weights of ImageNet, at more pixels: small rates, hardly any decay, as is the habit since DeiT and Swin."""
+FROM_21K: dict[str, Any] = {**LARGER, "lr": 3e-5, "layer_decay": 0.8, "drop_path": 0.2}
+PROBE: dict[str, Any] = {
+    "freeze": ("backbone",),
+    "layer_decay": 1.0,
+    "lr": 2e-3,
+    "weight_decay": 0.0,
+    "label_smoothing": 0.0,
+    "augmentation": {"kind": "published", "scale": (0.3, 1.0), "policy": None, "erase_probability": 0.0},
+    "ema_decay": None,
+}
+LOW_RANK: dict[str, Any] = {
+    "adapters": {"rank": 8, "alpha": 16.0, "targets": ("qkv", "proj")},
+    "layer_decay": 1.0,
+    "lr": 2e-3,
+}
 SMALL_STAGES: dict[str, Any] = {"depths": (1, 1, 2), "embed_dim": 24, "kv_stride": (2, 2)}
 LIGHT: dict[str, Any] = {
     "kind": "published",
@@ -47,9 +77,58 @@ RECIPES: dict[str, Recipe] = {
             model="mvitv2_l",
         ),
         _recipe(
+            "imagenet_v1_b",
+            "SlowFast configs/ImageNet/MVIT_B_16_CONV.yaml, which has the numbers of MVITv2_T",
+            model="mvitv1_b",
+        ),
+        _recipe("imagenet21k_b", UNPUBLISHED, model="mvitv2_b_cls_21k", **PRE_TRAIN),
+        _recipe("imagenet21k_l", UNPUBLISHED, model="mvitv2_l_cls_21k", batch_size=64, **PRE_TRAIN),
+        _recipe(
+            "imagenet21k_h",
+            UNPUBLISHED,
+            model="mvitv2_h_cls_21k",
+            batch_size=32,
+            precision="bf16",
+            grad_checkpointing=True,
+            **PRE_TRAIN,
+        ),
+        _recipe("imagenet_b_from_21k", UNPUBLISHED, model="mvitv2_b_cls_21k", **FROM_21K),
+        _recipe("imagenet_l_from_21k", UNPUBLISHED, model="mvitv2_l_cls_21k", batch_size=64, **FROM_21K),
+        _recipe(
+            "imagenet_h_from_21k",
+            UNPUBLISHED,
+            model="mvitv2_h_cls_21k",
+            batch_size=32,
+            precision="bf16",
+            grad_checkpointing=True,
+            **FROM_21K,
+        ),
+        _recipe("imagenet_b_384", UNPUBLISHED, model="mvitv2_b", img_size=384, batch_size=32, **LARGER),
+        _recipe("imagenet_l_384", UNPUBLISHED, model="mvitv2_l", img_size=384, batch_size=16, **LARGER),
+        _recipe(
+            "imagenet_h_512",
+            f"{UNPUBLISHED}. Give it the weights of imagenet_h_from_21k",
+            model="mvitv2_h_cls",
+            img_size=512,
+            batch_size=8,
+            precision="bf16",
+            grad_checkpointing=True,
+            **{**LARGER, "weights": None},
+        ),
+        _recipe(
             "fine_tune",
             "ours, for some hundred to some ten thousand images; no peer publishes one for MViTv2. Give it weights",
             **FINE_TUNE,
+        ),
+        _recipe(
+            "linear_probe",
+            "ours: the classifier alone, on features that stay as they are. Give it weights",
+            **{**FINE_TUNE, **PROBE},
+        ),
+        _recipe(
+            "lora",
+            "ours, after arXiv 2106.09685: adapters of rank 8 and the classifier. Give it weights",
+            **{**FINE_TUNE, **LOW_RANK},
         ),
         _recipe(
             "small",

@@ -143,6 +143,16 @@ def test_the_recipe_follows_from_what_is_to_be_done() -> None:
     assert recipe("photos", "--recipe", "digits").name == "digits"
 
 
+def test_recipes_that_need_weights_say_so() -> None:
+    for name in ("lora", "linear_probe"):
+        with pytest.raises(UsageError, match="start from weights, --pretrained or --weights FILE"):
+            recipe("photos", "--recipe", name)
+        assert recipe("photos", "--recipe", name, "--pretrained").weights == "pretrained"
+    assert recipe("photos", "--recipe", "lora", "--pretrained", "--adapters.rank", "4").adapters["rank"] == 4
+    assert recipe("photos", "--model", "mvitv2_b_cls_21k").name == "imagenet21k_b"
+    assert recipe("photos", "--model", "mvitv2_b").name == "imagenet_b"
+
+
 def test_words_that_change_nothing_leave_the_recipe_as_it_is() -> None:
     assert recipe("digits") == RECIPES["digits"]
     assert recipe("photos", "--output", "x", "-j", "3") == RECIPES["imagenet_t"]

@@ -6,6 +6,7 @@ import pytest
 
 from mvitv2.train.recipe import Recipe, differences, overridden
 from mvitv2.train.recipes import RECIPES, recipe
+from mvitv2.variants import VARIANTS
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -14,6 +15,13 @@ def test_a_recipe_survives_json(name: str) -> None:
     assert one.name == name
     assert one.source
     assert Recipe.from_dict(json.loads(json.dumps(one.to_dict()))) == one
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_of_a_model_that_there_is_and_says_whose_it_is(name: str) -> None:
+    one = recipe(name)
+    assert one.model in VARIANTS
+    assert one.source.startswith(("ours", "facebookresearch/", "SlowFast "))
 
 
 def test_the_authors_numbers() -> None:
