@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mvitv2.core.config import BlockConfig, MViTConfig, describe, schedule
     from mvitv2.core.model import MViT
     from mvitv2.models import create_model, list_models, model_config
+    from mvitv2.tasks.prediction import create_transform
     from mvitv2.weights.inspect import inspect_weights
     from mvitv2.weights.load import load_into, load_model
     from mvitv2.weights.save import save_weights
@@ -23,6 +24,7 @@ __all__ = [
     "MViTConfig",
     "__version__",
     "create_model",
+    "create_transform",
     "describe",
     "inspect_weights",
     "list_models",
@@ -40,6 +42,7 @@ _HOMES = {
     "MViT": "mvitv2.core.model",
     "MViTConfig": "mvitv2.core.config",
     "create_model": "mvitv2.models",
+    "create_transform": "mvitv2.tasks.prediction",
     "describe": "mvitv2.core.config",
     "inspect_weights": "mvitv2.weights.inspect",
     "list_models": "mvitv2.models",

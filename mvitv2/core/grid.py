@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 Grid = tuple[int, ...]
+Tokens = tuple[Tensor, Grid]
 Layer = Callable[[Tensor], Tensor]
 
 

@@ -16,16 +16,15 @@ from .attend import Attend, reference
 from .attention import attention
 from .config import BlockSpec, MViTConfig, schedule
 from .features import FeatureInfo, as_maps, chosen_stages
-from .grid import Grid, over_grid
+from .grid import Grid, Tokens, over_grid
+from .habits import Habits
 from .heads import READOUTS, TransformerBasicHead
 from .init import init_weights
 from .layers import CONV, MLP, DropPath, branch_scale, scaled, skip_pool, token_norm
 from .positions import joint_positions, separable_positions
 
-Tokens = tuple[Tensor, Grid]
 
-
-class MViT(nn.Module):
+class MViT(Habits, nn.Module):
     """Multiscale Vision Transformer for images ``(B, C, H, W)`` and clips ``(B, C, T, H, W)`` of any size.
 
     Args:

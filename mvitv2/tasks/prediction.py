@@ -142,6 +142,24 @@ def preprocessing_of(model: MViT, *, classifier: bool = True) -> Preprocessing:
     return Preprocessing.from_dict(record)
 
 
+def create_transform(
+    model: MViT, *, img_size: int | tuple[int, int] | None = None, crop_pct: float | None = None
+) -> EvalTransform:
+    """From a picture to the tensor ``(C, H, W)`` that a model wants.
+
+    Args:
+        model: For images; its card says how.
+        img_size: Another side, or height and width.
+        crop_pct: Another part of the resized picture that the crop is.
+
+    Raises:
+        ValueError: The model is for clips, or its card does not say.
+    """
+    record = preprocessing_of(model, classifier=False)
+    record = record if img_size is None else record.at(img_size)
+    return EvalTransform(record if crop_pct is None else record.with_crop_fraction(crop_pct))
+
+
 def class_names(model: MViT) -> list[str]:
     """Names of a model's classes; their numbers where its card has none."""
     names = model.card.get("classes") or [str(i) for i in range(model.config.num_classes)]

@@ -12,6 +12,7 @@ import numpy as np
 from mvitv2.core.model import MViT
 from mvitv2.core.stages import stages
 from mvitv2.data.augment import Augmentation, ShiftTransform, TrainTransform
+from mvitv2.data.device_augment import CropTransform, DeviceAugmentation
 from mvitv2.data.folder import Transform
 from mvitv2.data.transforms import EvalTransform
 from mvitv2.models import create_model
@@ -45,7 +46,7 @@ def classification_job(data: str | Path, recipe: Recipe, settings: Settings) -> 
     return Job(
         model=model,
         dataset=training,
-        objective=Classification(recipe, len(names), training.labels),
+        objective=Classification(recipe, len(names), training.labels, augment=on_device(recipe, preprocessing)),
         measure=measure_on(validation, recipe, settings),
         dataset_at=at_size,
         order=order,
@@ -152,6 +153,7 @@ def train_transform(recipe: Recipe, preprocessing: Preprocessing) -> Transform:
     fields = {name: value for name, value in recipe.augmentation.items() if name != "kind"}
     kind = recipe.augmentation["kind"]
     makers: dict[str, Callable[..., Transform]] = {
+        "device": lambda neighbours=0, **given: CropTransform(preprocessing, Augmentation(**given)),
         "published": lambda **given: TrainTransform(preprocessing, Augmentation(**given)),
         "shift": lambda **given: ShiftTransform(preprocessing, **given),
         "none": lambda: EvalTransform(preprocessing),
@@ -160,6 +162,19 @@ def train_transform(recipe: Recipe, preprocessing: Preprocessing) -> Transform:
         return makers[kind](**fields)
     except TypeError as error:
         raise ValueError(f"augmentation of kind {kind!r} has no such field: {error}") from error
+
+
+def on_device(recipe: Recipe, preprocessing: Preprocessing) -> DeviceAugmentation | None:
+    """What is left to be done to batches on their device; ``None`` where loading processes do everything.
+
+    Raises:
+        ValueError: The fields of ``recipe.augmentation`` are not those of its kind.
+    """
+    fields = {name: value for name, value in recipe.augmentation.items() if name != "kind"}
+    if recipe.augmentation["kind"] != "device":
+        return None
+    neighbours = {"neighbours": fields.pop("neighbours")} if "neighbours" in fields else {}
+    return DeviceAugmentation(preprocessing, Augmentation(**fields), **neighbours)
 
 
 def measure_on(dataset: Any, recipe: Recipe, settings: Settings) -> Callable[..., dict[str, float]]:

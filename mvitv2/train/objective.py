@@ -8,9 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mvitv2.data.samples import Batch
+from mvitv2.data.device_augment import DeviceAugmentation
+from mvitv2.data.samples import Batch, sample_seed
 from mvitv2.train.mixing import mixing_of, smoothed
 from mvitv2.train.recipe import Recipe
+
+BATCH = -2
+"""Stands for a sample's index in the seed of a whole batch."""
 
 
 class Loss(NamedTuple):
@@ -33,9 +37,18 @@ class Classification:
         recipe: Tells loss, smoothing and mixing.
         num_classes: Width of soft labels.
         labels: The class of every training image, for balanced class weights.
+        augment: Done to every batch first, on its device.
     """
 
-    def __init__(self, recipe: Recipe, num_classes: int, labels: Sequence[int] | np.ndarray = ()):
+    def __init__(
+        self,
+        recipe: Recipe,
+        num_classes: int,
+        labels: Sequence[int] | np.ndarray = (),
+        *,
+        augment: DeviceAugmentation | None = None,
+    ):
+        self.augment, self.seed = augment, recipe.seed
         self.loss, self.smoothing, self.num_classes = recipe.loss, recipe.label_smoothing, num_classes
         self.threshold, self.weights = recipe.target_threshold, class_weights(recipe, num_classes, labels)
         self.mixing = mixing_of(recipe, num_classes)
@@ -43,6 +56,8 @@ class Classification:
     def __call__(self, model: nn.Module, batch: Batch, place: int) -> Loss:
         """The loss of a batch, summed over its images."""
         images, targets = batch.images, batch.labels
+        if self.augment is not None:
+            images = self.augment(images, seed=sample_seed(self.seed, place, BATCH))
         if self.mixing is not None:
             images, targets = self.mixing(images, targets, place)
         elif self.loss == "bce" or self.smoothing:

@@ -56,7 +56,8 @@ class Recipe:
     preprocessing: dict[str, Any] = field(default_factory=dict)
     """Fields of :class:`~mvitv2.preprocessing.Preprocessing` other than those of ``weights``, or than ImageNet's."""
     augmentation: dict[str, Any] = field(default_factory=lambda: {"kind": "published"})
-    """``kind``: ``"published"`` (timm's), ``"shift"`` (small pictures) or ``"none"``; and the fields of that one."""
+    """``kind``: ``"published"`` (timm's), ``"device"`` (batches, where the model is), ``"shift"`` (small ones)
+    or ``"none"``; and the fields of that one."""
 
     sampling: str = "shuffle"
     """``"shuffle"``: an epoch sees every image once; ``"balanced"``: as many images of every class."""
@@ -214,7 +215,7 @@ RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
     ("above 0, or none for no clipping", lambda v: v > 0, ("clip_norm", "clip_value")),
     ("above 0 and at most 1", lambda v: 0 < v <= 1, ("layer_decay",)),
 )
-KINDS = ("published", "shift", "none")
+KINDS = ("published", "device", "shift", "none")
 
 
 def _offences(recipe: Recipe) -> Iterator[str]:
