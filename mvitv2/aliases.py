@@ -59,7 +59,29 @@ DETECTRON2 = {
     "cascade_mask_rcnn_mvitv2_l_in21k_50ep": "mvitv2_l_det",
     "cascade_mask_rcnn_mvitv2_h_in21k_36ep": "mvitv2_h_det",
 }
-ALIASES: dict[str, str] = {**TIMM, **TORCHVISION, **OFFICIAL, **SLOWFAST, **PYTORCHVIDEO, **OPENMMLAB, **DETECTRON2}
+"""Configuration files of detectron2."""
+DETECTORS = {
+    "mask_rcnn_mvitv2_t": "mvitv2_t_det",
+    **{f"cascade_mask_rcnn_mvitv2_{size}": f"mvitv2_{size}_det" for size in "tsblh"},
+    **{f"vitdet_{data}_mvitv2_{size}": f"mvitv2_{size}_det" for data in ("coco", "lvis") for size in "blh"},
+    "COCO/cascade_mask_rcnn_mvitv2_b_in21k_100ep": "mvitv2_b_det",
+    "COCO/cascade_mask_rcnn_mvitv2_l_in21k_50ep": "mvitv2_l_det",
+    "COCO/cascade_mask_rcnn_mvitv2_h_in21k_36ep": "mvitv2_h_det",
+    "LVIS/cascade_mask_rcnn_mvitv2_b_in21k_100ep": "mvitv2_b_det",
+    "LVIS/cascade_mask_rcnn_mvitv2_l_in21k_50ep": "mvitv2_l_det",
+    "LVIS/cascade_mask_rcnn_mvitv2_h_in21k_50ep": "mvitv2_h_det",
+}
+"""Whole detectors of ``mvitv2.tasks.detect.variants``, and the backbones that they have."""
+ALIASES: dict[str, str] = {
+    **TIMM,
+    **TORCHVISION,
+    **OFFICIAL,
+    **SLOWFAST,
+    **PYTORCHVIDEO,
+    **OPENMMLAB,
+    **DETECTRON2,
+    **DETECTORS,
+}
 
 
 def variant_name(name: str) -> str:

@@ -1,7 +1,7 @@
 """Models by name, with the arguments that users of timm and torchvision have in their fingers."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from mvitv2.core.model import MViT
 from mvitv2.core.pyramid import Features
 from mvitv2.core.reversible import build
 from mvitv2.kernels import use
+from mvitv2.tasks.detect.config import DetectorConfig
+from mvitv2.tasks.detect.detector import Detector
+from mvitv2.tasks.detect.variants import DETECTORS, detector_name
 from mvitv2.variants import VARIANTS
 
 TIMM_FIELDS = {"drop_rate": "head_dropout", "drop_path_rate": "drop_path", "in_chans": "in_channels"}
@@ -84,25 +87,29 @@ def create_model(
     out_indices: int | Sequence[int] | None = None,
     backend: str = "auto",
     **changes: Any,
-) -> MViT | Features:
+) -> MViT | Features | Detector:
     """A model by name, ours or one people know from timm, torchvision, SlowFast, detectron2 or OpenMMLab.
 
     Args:
-        name: See :func:`list_models`.
+        name: See :func:`list_models`; that of a detector, such as ``"cascade_mask_rcnn_mvitv2_t_3x"``, gives a
+            :class:`~mvitv2.tasks.detect.detector.Detector`.
         pretrained: Load the published weights of that name, downloaded once; tables are resampled to another size.
-        checkpoint_path: Load weights from a file instead.
-        features_only: A backbone whose output is a list of feature maps.
+        checkpoint_path: Load weights from a file instead; a detector starts from a file of its backbone as well.
+        features_only: A backbone whose output is a list of feature maps, also for a detector's name.
         out_indices: Which stages those are; all if not given.
         backend: What computes it, one of :data:`mvitv2.kernels.BACKENDS`.
         **changes: ``num_classes`` (0: features), ``in_chans``, ``img_size``, ``num_frames``, ``drop_path_rate``,
-            ``drop_rate``, and any field of :class:`~mvitv2.core.config.MViTConfig`.
+            ``drop_rate``, and any field of :class:`~mvitv2.core.config.MViTConfig`; for a detector also those of
+            :class:`~mvitv2.tasks.detect.config.DetectorConfig`.
 
     Raises:
         ValueError: There is no such model, or the changes make none.
     """
     if out_indices is not None and not features_only:
         raise ValueError(f"out_indices={out_indices} needs features_only=True")
-    model = use(build(model_config(name, **changes), reference), backend)
+    whole = None if features_only else detector_name(name)
+    built = build(model_config(name, **changes), reference) if whole is None else Detector(detector(whole, **changes))
+    model = use(built, backend)
     # reading weights needs libraries that building a model does not
     if checkpoint_path is not None:
         from mvitv2.weights.load import load_into
@@ -112,7 +119,15 @@ def create_model(
         from mvitv2.weights.pretrained import load_pretrained
 
         load_pretrained(model, name)
-    return Features(model, out_indices) if features_only else model
+    return Features(model, out_indices) if isinstance(model, MViT) and features_only else model
+
+
+def detector(name: str, **changes: Any) -> DetectorConfig:
+    """The configuration of a published detector with some of its numbers, or its backbone's, changed."""
+    config = DETECTORS[name]
+    own = {k: v for k, v in changes.items() if k in {entry.name for entry in fields(DetectorConfig)}}
+    backbone = model_config(name, **{k: v for k, v in changes.items() if k not in own})
+    return replace(config, **{**own, "backbone": backbone})
 
 
 def backbone(model: nn.Module) -> MViT:

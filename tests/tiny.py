@@ -12,6 +12,7 @@ from mvitv2.core.model import MViT
 from mvitv2.core.reversible import build
 from mvitv2.core.stages import detection, stages
 from mvitv2.kernels import use
+from mvitv2.tasks.detect.config import CASCADE, DetectorConfig, ProposalConfig, Selection
 
 CLASS_TOKEN: dict[str, Any] = {"class_token": True, "readout": "class_token"}
 
@@ -79,3 +80,21 @@ def model(config: MViTConfig, *, name: str = "reference", dtype: torch.dtype = t
 def pixels(config: MViTConfig, batch: int = 2, *, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """A batch of the configured size."""
     return torch.randn(batch, config.in_channels, *config.input_size, dtype=dtype)
+
+
+def whole_detector(**changes: Any) -> DetectorConfig:
+    """A cascade of two stages with masks on the backbone above; three levels, five classes."""
+    numbers: dict[str, Any] = {
+        "backbone": detector(),
+        "num_classes": 5,
+        "pyramid_channels": 8,
+        "proposals": ProposalConfig(anchor_sizes=(16, 32, 64), best_per_level=(100, 50), best_per_image=(40, 20)),
+        "stages": CASCADE[:2],
+        "box_convs": (8,),
+        "box_layers": (16,),
+        "mask_convs": (8,),
+        "mask_deconv": 8,
+        "batch_per_image": 32,
+        "selection": Selection(min_score=0.1),
+    }
+    return DetectorConfig(**{**numbers, **changes})

@@ -7,7 +7,7 @@ from mvitv2.cli.failures import did_you_mean
 
 if TYPE_CHECKING:
     from mvitv2.core.model import MViT
-    from mvitv2.core.pyramid import PyramidBackbone
+    from mvitv2.weights.load import Whole
 
 IN_FOLDER = ("best.safetensors", "last.safetensors", "model.safetensors")
 """The weights in a folder, the first that is there: best and last of a training run, and the hub's name."""
@@ -61,14 +61,13 @@ def published_name(name: str) -> str:
     return name
 
 
-def opened(model: str, **changes: Any) -> "MViT | PyramidBackbone":
+def opened(model: str, **changes: Any) -> "Whole":
     """MODEL as it is, or changed on the way.
 
     Args:
         model: As on the command line.
         **changes: For :func:`mvitv2.load_model`.
     """
-    from mvitv2.models import backbone
     from mvitv2.weights.load import load_model
     from mvitv2.weights.pretrained import describe_release, pretrained_file, pretrained_release
 
@@ -76,7 +75,7 @@ def opened(model: str, **changes: Any) -> "MViT | PyramidBackbone":
         return load_model(path, **changes)
     release = pretrained_release(published_name(model))
     found = load_model(pretrained_file(release.name), **changes)
-    describe_release(backbone(found), release)
+    describe_release(found, release)
     return found
 
 
@@ -84,11 +83,11 @@ def classifier(model: str) -> "MViT":
     """MODEL, ready to tell classes apart.
 
     Raises:
-        ValueError: It is a detector's backbone.
+        ValueError: It is a detector, or the backbone of one.
     """
     from mvitv2.core.model import MViT
 
     found = opened(model)
     if not isinstance(found, MViT):
-        raise ValueError(f"{model} is the backbone of a detector; this command needs a classifier")
+        raise ValueError(f"{model} is a detector, or the backbone of one; this command needs a classifier")
     return found

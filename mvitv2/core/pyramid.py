@@ -55,12 +55,13 @@ class PyramidBackbone(nn.Module):
         if fuse not in FUSE_SCALE:
             raise ValueError(f"fuse={fuse!r} is none of {', '.join(map(repr, FUSE_SCALE))}")
         self.fuse_scale = FUSE_SCALE[fuse]
-        self.bottom_up = bottom_up
+        self.out_channels = out_channels  # under this name torchvision's detectors look for it
         self.stages = chosen_stages(stages, bottom_up.config.num_stages)
         channels = bottom_up.feature_info.channels()
         for stage in self.stages:
             self.add_module(f"fpn_lateral{stage + 2}", NormedConv(channels[stage], out_channels, 1, norm))
             self.add_module(f"fpn_output{stage + 2}", NormedConv(out_channels, out_channels, 3, norm))
+        self.bottom_up = bottom_up  # last, as in the released files
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """``(B, C, H, W)`` to ``{"p2": (B, out_channels, H/4, W/4), ..., "p6": ...}``, finest first."""

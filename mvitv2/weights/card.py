@@ -9,6 +9,7 @@ from typing import Any
 from mvitv2.core.config import MViTConfig
 from mvitv2.preprocessing import (
     DETECTION,
+    DETECTION_1024,
     IMAGENET,
     IMAGENET_TIMM,
     KINETICS,
@@ -17,6 +18,7 @@ from mvitv2.preprocessing import (
     Preprocessing,
 )
 from mvitv2.variants import VARIANTS
+from mvitv2.weights.detectors import detector_variant
 from mvitv2.weights.opened import Opened, Source
 
 WIDE_CLIP = 144
@@ -25,7 +27,9 @@ CLIPS = {KINETICS_32X3.num_frames: KINETICS_32X3}
 """Clips of other than 16 frames whose sampling rate the published models fix."""
 
 
-def card_of(opened: Opened, source: Source, target: MViTConfig, notes: list[str]) -> dict[str, Any]:
+def card_of(
+    opened: Opened, source: Source, target: MViTConfig, notes: list[str], *, classes: int | None = None
+) -> dict[str, Any]:
     """The card of a model that was loaded: plain JSON values.
 
     Args:
@@ -33,15 +37,16 @@ def card_of(opened: Opened, source: Source, target: MViTConfig, notes: list[str]
         source: Where it came from.
         target: The model's configuration; names of classes are dropped where their number is another.
         notes: What was changed on the way.
+        classes: How many the model tells apart, where that is not the backbone's to say.
     """
-    card = dict(opened.card)
-    if len(card.get("classes", [])) != target.num_classes:
+    card = {name: value for name, value in opened.card.items() if name != "detector"}
+    if len(card.get("classes", [])) != (target.num_classes if classes is None else classes):
         card["classes"] = []
     stored = card.get("preprocessing")
     preprocessing = Preprocessing.from_dict(stored) if stored else preprocessing_of(opened)
     card["preprocessing"] = resized(preprocessing, opened.config, target).to_dict()
     name = None if isinstance(source, Mapping) else Path(os.fspath(source)).name
-    card.setdefault("provenance", {"file": name, "dialect": opened.dialect.name, "variant": variant_of(opened.config)})
+    card.setdefault("provenance", {"file": name, "dialect": opened.dialect.name, "variant": variant(opened)})
     return {**card, "loading": notes}
 
 
@@ -75,7 +80,9 @@ def preprocessing_of(opened: Opened) -> Preprocessing:
         usual = KINETICS_L if config.embed_dim >= WIDE_CLIP else CLIPS.get(config.input_size[0], KINETICS)
         fitted = usual if usual.size == size else usual.at(size)
         return replace(fitted, num_frames=config.input_size[0])
-    if opened.dialect.name == "detectron2":
+    if opened.detector is not None and opened.detector.square:
+        return DETECTION_1024
+    if opened.dialect.name == "detectron2" or opened.detector is not None:
         return DETECTION
     usual = IMAGENET_TIMM if opened.dialect.name == "timm" else IMAGENET
     return usual if usual.size == size else usual.at(size)
@@ -120,6 +127,12 @@ def architecture(config: MViTConfig) -> tuple[Any, ...]:
         for b in config.blocks
     )
     return (blocks, config.rank, config.class_token, config.abs_pos, config.position_axes, config.reversible)
+
+
+def variant(opened: Opened) -> str | None:
+    """The published detector or backbone that a checkpoint is, or ``None``."""
+    backbone = variant_of(opened.config)
+    return backbone if opened.detector is None else detector_variant(opened.detector, backbone)
 
 
 def variant_of(config: MViTConfig) -> str | None:

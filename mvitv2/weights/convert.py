@@ -109,7 +109,7 @@ def strip_prefix(name: str, prefix: str) -> str:
 
 
 def _unprefixed(name: str) -> bool:
-    return name.startswith(("head.", "cls_head."))
+    return name.startswith(("head.", "cls_head.", "proposal_generator.", "roi_heads."))
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

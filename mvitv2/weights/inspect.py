@@ -8,7 +8,9 @@ import torch
 from mvitv2.core.attend import reference
 from mvitv2.core.config import MViTConfig
 from mvitv2.core.reversible import build
-from mvitv2.weights.card import preprocessing_of, variant_of
+from mvitv2.tasks.detect.detector import Detector
+from mvitv2.weights.card import preprocessing_of, variant
+from mvitv2.weights.detectors import COUNTED, outer_name
 from mvitv2.weights.opened import Opened, Source, open_weights
 
 NOT_CONVENTIONS = {
@@ -40,7 +42,7 @@ class Inspection:
     assumed: list[str]
     missing: list[str]
     superfluous: list[str]
-    """Names inside the backbone that no such model has."""
+    """Names inside the backbone, or the detector, that no such model has."""
     left_out: list[str]
 
 
@@ -53,30 +55,40 @@ def inspect_weights(source: Source) -> Inspection:
     """
     opened = open_weights(source)
     config = opened.config
-    with torch.device("meta"):
-        wanted = build(config, reference).state_dict()
+    wanted, present = wanted_and_present(opened)
     return Inspection(
         dialect=opened.dialect.name,
-        variant=variant_of(config),
+        variant=variant(opened),
         task=task_of(opened),
         input_size=config.input_size,
-        num_classes=config.num_classes,
+        num_classes=config.num_classes if opened.detector is None else opened.detector.num_classes,
         classes=list(opened.card.get("classes", [])),
         parameters=sum(v.numel() for v in opened.state.values()),
         container=opened.container,
         conventions=conventions(config),
         preprocessing=dict(opened.card.get("preprocessing") or preprocessing_of(opened).to_dict()),
         assumed=opened.assumed,
-        missing=sorted(set(wanted) - set(opened.backbone)),
-        superfluous=sorted(set(opened.backbone) - set(wanted)),
+        missing=sorted(wanted - present),
+        superfluous=sorted(present - wanted),
         left_out=opened.left_out,
     )
+
+
+def wanted_and_present(opened: Opened) -> tuple[set[str], set[str]]:
+    """Names that the whole model has, and those that are in the file: of a detector, or of a backbone."""
+    with torch.device("meta"):
+        if opened.detector is None:
+            return set(build(opened.config, reference).state_dict()), set(opened.backbone)
+        wanted = {name for name in Detector(opened.detector).state_dict() if not name.endswith(COUNTED)}
+    return wanted, {outer_name(name) for name in opened.state if not name.endswith(COUNTED)}
 
 
 def task_of(opened: Opened) -> str:
     """What a file was trained for."""
     if opened.settings.get("DETECTION", {}).get("ENABLE"):
         return "action detection"
+    if opened.detector is not None:
+        return "instance segmentation" if opened.detector.masks else "object detection"
     if opened.dialect.name == "detectron2" or any(b.window for b in opened.config.blocks):
         return "detection backbone"
     kind = "image" if opened.config.rank == len("hw") else "video"

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -17,6 +17,8 @@ from mvitv2.core.model import MViT
 from mvitv2.core.pyramid import PyramidBackbone
 from mvitv2.core.reversible import build
 from mvitv2.kernels import use
+from mvitv2.tasks.detect.detector import Detector
+from mvitv2.weights import detectors
 from mvitv2.weights.adapt import Adaptation, Inflation, adapted
 from mvitv2.weights.card import card_of, variant_of
 from mvitv2.weights.convert import State
@@ -24,6 +26,8 @@ from mvitv2.weights.opened import Opened, Source, filled, open_weights
 from mvitv2.weights.rename import FIRST_LEVEL, DialectError
 
 LOG = logging.getLogger("mvitv2")
+Whole = MViT | PyramidBackbone | Detector
+Filled = TypeVar("Filled", bound=MViT | PyramidBackbone | Detector)
 CONVENTIONS = (
     "residual_pooling",
     "readout",
@@ -52,11 +56,12 @@ def load_model(
     backend: str = "auto",
     resampling: Literal["linear", "anchored"] = "linear",
     **fields: Any,
-) -> MViT | PyramidBackbone:
+) -> Whole:
     """The model in a weights file, with the conventions of the codebase that wrote it, in eval mode.
 
     Nobody names a variant: dialect and configuration follow from names, shapes and what the file says of itself. What
-    was changed, left out or assumed is told in ``model.card["loading"]`` and logged.
+    was changed, left out or assumed is told in ``model.card["loading"]`` and logged. A file of a detector gives the
+    detector; its backbone alone is ``load_model(...).backbone.bottom_up``.
 
     Args:
         source: Path or state dict of any dialect: facebookresearch/mvit, SlowFast, detectron2, timm, torchvision,
@@ -70,7 +75,8 @@ def load_model(
         ignore: Patterns of names that may be missing or superfluous, such as ``"head.*"``.
         backend: What computes it, one of :data:`mvitv2.kernels.BACKENDS`.
         resampling: Rule for position tables of another size.
-        **fields: Conventions to set otherwise, fields of :class:`~mvitv2.core.config.MViTConfig`.
+        **fields: Conventions to set otherwise, fields of :class:`~mvitv2.core.config.MViTConfig`; of a detector also
+            those of :class:`~mvitv2.tasks.detect.config.DetectorConfig`.
 
     Raises:
         mvitv2.weights.files.WeightsFileError: The file cannot be read.
@@ -79,14 +85,22 @@ def load_model(
     opened = open_weights(source, config=config, dialect=dialect)
     size = _size(opened.config, img_size, num_frames)
     given = {"num_classes": num_classes, "in_channels": in_chans, "input_size": size}
-    target = changed(opened.config, {k: v for k, v in given.items() if v is not None} | fields)
-    # what a pattern lets the file leave out needs its initial values, everything else comes from the file
-    with torch.device("cpu" if ignore else "meta"):
-        model = use(build(target, reference), backend)
-        whole = _with_pyramid(model, opened)
-    notes = transferred(whole, opened, Adaptation(resampling=resampling), ignore=ignore)
-    model.card = card_of(opened, source, target, notes)
+    changes = {k: v for k, v in given.items() if v is not None} | fields
+    # what a file may lack, by a pattern or for other classes, needs its initial values; all else comes from the file
+    drawn = bool(ignore) or (opened.detector is not None and num_classes is not None)
+    with torch.device("cpu" if drawn else "meta"):
+        whole = use(_built(opened, changes), backend)
+    how, target = Adaptation(resampling=resampling), backbone_in(whole).config
+    notes = transferred(whole, opened, how, ignore=ignore)
+    holder, classes = (whole, whole.config.num_classes) if isinstance(whole, Detector) else (backbone_in(whole), None)
+    holder.card = card_of(opened, source, target, notes, classes=classes)
     return whole.eval()
+
+
+def _built(opened: Opened, changes: Mapping[str, Any]) -> Whole:
+    if opened.detector is not None:
+        return detectors.built(opened.detector, changed(opened.config, detectors.of_backbone(changes)), changes)
+    return _with_pyramid(build(changed(opened.config, changes), reference), opened)
 
 
 def changed(config: MViTConfig, changes: Mapping[str, Any]) -> MViTConfig:
@@ -105,23 +119,23 @@ def changed(config: MViTConfig, changes: Mapping[str, Any]) -> MViTConfig:
 
 
 def load_into(
-    model: MViT,
+    model: Filled,
     source: Source,
     *,
     config: MViTConfig | None = None,
     ignore: Sequence[str] = (),
     resampling: Literal["linear", "anchored"] = "linear",
     inflation: Inflation = "centre",
-) -> MViT:
+) -> Filled:
     """Fill a model of ours from a file of any dialect, size or task.
 
     Image to clip and back, classifier to detector: whatever differs is carried over, resampled or drawn anew.
 
-    A classifier for another number of classes keeps its fresh weights; that, and every change, is told in
-    ``model.card``.
+    A classifier for another number of classes keeps its fresh weights, as do the pyramid and the heads of a detector
+    that starts from a classifier; that, and every change, is told in ``model.card``.
 
     Args:
-        model: Of the configuration that is wanted.
+        model: Of the configuration that is wanted: an MViT, a pyramid around one, or a detector.
         source: As for :func:`load_model`.
         config: What the file's model is, where names and shapes cannot tell.
         ignore: Patterns of names that may be missing or superfluous.
@@ -131,13 +145,18 @@ def load_into(
     opened = open_weights(source, config=config)
     how = Adaptation(resampling=resampling, inflation=inflation)
     notes = transferred(model, opened, how, ignore=ignore)
-    model.card = card_of(opened, source, model.config, notes)
+    holder, classes = (model, model.config.num_classes) if isinstance(model, Detector) else (backbone_in(model), None)
+    holder.card = card_of(opened, source, backbone_in(model).config, notes, classes=classes)
     return model
 
 
-def transferred(
-    model: MViT | PyramidBackbone, opened: Opened, how: Adaptation, *, ignore: Sequence[str] = ()
-) -> list[str]:
+def backbone_in(model: Whole) -> MViT:
+    """The MViT of a model, of a pyramid, or of a detector."""
+    pyramid = model.backbone if isinstance(model, Detector) else model
+    return pyramid.bottom_up if isinstance(pyramid, PyramidBackbone) else pyramid
+
+
+def transferred(model: Whole, opened: Opened, how: Adaptation, *, ignore: Sequence[str] = ()) -> list[str]:
     """Carry a checkpoint's weights into a model.
 
     Returns:
@@ -146,25 +165,38 @@ def transferred(
     Raises:
         DialectError: Tensors that match nothing, are missing or mis-shaped; all are named.
     """
-    backbone = model.bottom_up if isinstance(model, PyramidBackbone) else model
+    backbone = backbone_in(model)
     _same_blocks(opened.config, backbone.config)
     state, notes = adapted(opened.backbone, opened.config, backbone.config, how)
     notes += _conventions(opened.config, backbone.config)
     notes += _classifier(state, opened.config, backbone)
     notes += _norms(state, opened.config, backbone)
     if model is not backbone:
-        rest = {n: v for n, v in opened.state.items() if not n.startswith("bottom_up.")}
+        rest = {n: v for n, v in opened.state.items() if n.startswith(("fpn_", *detectors.HEADS))}
         state = {**{f"bottom_up.{n}": v for n, v in state.items()}, **rest}
+        state, more = _around(model, state, opened)
+        notes += more
     notes += _ignored(state, model, ignore)
     filled(model, state, what=f"this {opened.dialect.name} checkpoint")
     if opened.has_pyramid and model is backbone:
-        notes.append(f"left out the feature pyramid, {len(opened.state) - len(opened.backbone)} tensors")
+        notes.append(f"left out pyramid and heads, {len(opened.state) - len(opened.backbone)} tensors")
     if opened.left_out:
-        notes.append(f"left out {len(opened.left_out)} tensors that are not the backbone's, first {opened.left_out[0]}")
+        whose = "backbone" if opened.detector is None else "detector"
+        first = opened.left_out[0]
+        notes.append(f"left out {len(opened.left_out)} tensors that are not the {whose}'s, first {first}")
     notes += [f"assumed {text}" for text in opened.assumed]
     for note in notes:
         LOG.info("%s", note)
     return notes
+
+
+def _around(model: Whole, state: State, opened: Opened) -> tuple[State, list[str]]:
+    """The state dict of a pyramid, without heads, or of a detector, with all that a file may lack."""
+    if isinstance(model, Detector):
+        return detectors.around(model, state, opened.detector)
+    heads = [n for n in state if n.startswith(detectors.HEADS)]
+    kept = {n: v for n, v in state.items() if n not in heads}
+    return kept, [f"left out the heads of a detector, {len(heads)} tensors, first {heads[0]}"] if heads else []
 
 
 def _same_blocks(source: MViTConfig, target: MViTConfig) -> None:

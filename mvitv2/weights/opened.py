@@ -17,8 +17,9 @@ from mvitv2.core.config import MViTConfig
 from mvitv2.core.masked import pretraining
 from mvitv2.core.model import MViT
 from mvitv2.core.positions import sincos_positions
+from mvitv2.tasks.detect.config import DetectorConfig
 from mvitv2.variants import VARIANTS
-from mvitv2.weights import dialects, files, own
+from mvitv2.weights import detectors, dialects, files, own
 from mvitv2.weights.convert import (
     State,
     depths_of,
@@ -43,7 +44,8 @@ class Opened:
     """A checkpoint under our names."""
 
     state: State
-    """Names of an MViT, or of a :class:`~mvitv2.core.pyramid.PyramidBackbone` where there is a pyramid."""
+    """Names of an MViT, or of a :class:`~mvitv2.core.pyramid.PyramidBackbone` where there is a pyramid; and, of a
+    detector, those of its RPN and heads."""
     config: MViTConfig
     dialect: Dialect
     container: str
@@ -53,6 +55,8 @@ class Opened:
     """Tensors of other parts of the model that was trained, decoders or detectors' heads, under the file's names."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The training configuration stored in the file, where there is one."""
+    detector: DetectorConfig | None = None
+    """What the detector is, where there are an RPN and heads."""
 
     @property
     def left_out(self) -> list[str]:
@@ -107,10 +111,10 @@ def understood(content: files.StoredTensors, config: MViTConfig | None, dialect:
     tensors, metadata, container = content.tensors, content.metadata, content.container
     if container == "safetensors" and own.KEY in metadata:
         stored = metadata[own.KEY]
-        config = config or stored_config(stored["config"])
-        card = stored_card(stored["card"])
-        ours = to_ours(tensors, dialects.OWN, ())
-        return Opened(ours.state, config, dialects.OWN, container, card, beside=ours.beside)
+        config, card = config or stored_config(stored["config"]), stored_card(stored["card"])
+        names = detectors.inner_name if "detector" in card else str
+        ours = to_ours({names(n): v for n, v in tensors.items()}, dialects.OWN, ())
+        return with_detector(Opened(ours.state, config, dialects.OWN, container, card, beside=ours.beside))
     if empty := [name for name, value in tensors.items() if 0 in value.shape]:
         raise DialectError(f"{len(empty)} tensors hold no numbers: {', '.join(empty)}")
     settings, (described, card) = stored_settings(metadata), stored_description(metadata)
@@ -122,9 +126,31 @@ def understood(content: files.StoredTensors, config: MViTConfig | None, dialect:
     state = ours.state if pyramid_around(ours.state) else backbone_part(ours.state)
     found, assumed = (known, []) if known is not None else _config(state, kind, settings, depths)
     check_sizes(found)
-    opened = Opened(state, found, kind, container, card, assumed, ours.beside, settings)
+    # heads without a pyramid are no detector of ours
+    heads = {n: v for n, v in ours.state.items() if n.startswith(detectors.HEADS) and n not in state}
+    opened = Opened(state, found, kind, container, card, assumed, {**ours.beside, **heads}, settings)
     opened.state = _translated(state, found, kind)
     opened.config = with_tables_of(found, opened.backbone)
+    return with_detector(opened)
+
+
+def with_detector(opened: Opened) -> Opened:
+    """The same checkpoint with its detector understood: as the card says, or as names and shapes tell.
+
+    Heads of other detectors than ours are left out.
+    """
+    if not detectors.has_heads(opened.state):
+        return opened
+    if not detectors.is_whole(opened.state):
+        heads = {n: v for n, v in opened.state.items() if n.startswith(detectors.HEADS)}
+        opened.state = {n: v for n, v in opened.state.items() if n not in heads}
+        opened.beside = {**opened.beside, **heads}
+        return opened
+    if "detector" in opened.card:
+        opened.detector = detectors.stored_detector(opened.card["detector"], opened.config)
+    else:
+        opened.detector, assumed = detectors.inferred_detector(opened.state, opened.config)
+        opened.assumed = opened.assumed + assumed
     return opened
 
 

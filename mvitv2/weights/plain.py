@@ -33,7 +33,14 @@ def stored_config(values: Any) -> MViTConfig:
     return config
 
 
-CARD_KINDS = {"classes": list, "preprocessing": dict, "provenance": dict, "pyramid": dict, "loading": list}
+CARD_KINDS = {
+    "classes": list,
+    "preprocessing": dict,
+    "provenance": dict,
+    "pyramid": dict,
+    "detector": dict,
+    "loading": list,
+}
 
 
 def stored_card(values: Any) -> dict[str, Any]:

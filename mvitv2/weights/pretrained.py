@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from mvitv2.aliases import ALIASES, OPENMMLAB, TIMM, TORCHVISION, variant_name
-from mvitv2.core.model import MViT
 from mvitv2.extras import MissingExtra, required
-from mvitv2.weights.load import load_into
+from mvitv2.tasks.detect.detector import Detector
+from mvitv2.weights.load import Filled, Whole, backbone_in, load_into
 from mvitv2.weights.published import Release
+from mvitv2.weights.published_detectors import detector_release
 from mvitv2.weights.releases import RELEASES, default_release, fetch_release, releases_of
 
 LOG = logging.getLogger("mvitv2")
@@ -30,6 +31,8 @@ def pretrained_release(name: str) -> Release:
     """
     if name in RELEASES:
         return RELEASES[name]
+    if detector := detector_release(name):
+        return RELEASES[detector]
     variant = variant_name(name)
     wanted = DIALECT_OF_ALIAS.get(name) if name in ALIASES else None
     same = [entry for entry in releases_of(variant) if entry.dialect == wanted and (entry.url or entry.hub)]
@@ -41,11 +44,11 @@ def pretrained_file(name: str, **options: Any) -> Path:
     return fetch_release(pretrained_release(name), **options)
 
 
-def load_pretrained(model: MViT, name: str, **options: Any) -> MViT:
+def load_pretrained(model: Filled, name: str, **options: Any) -> Filled:
     """Fill a model with published weights; a classifier for other classes is drawn anew.
 
     Args:
-        model: Of the variant that ``name`` means, of any size, classes or channels.
+        model: Of the variant that ``name`` means, of any size, classes or channels; a detector, or a backbone.
         name: As for :func:`pretrained_release`.
         **options: ``cache_dir``, ``offline``, ``mirror`` as for :func:`mvitv2.weights.download.fetch`.
 
@@ -58,17 +61,19 @@ def load_pretrained(model: MViT, name: str, **options: Any) -> MViT:
     return model
 
 
-def describe_release(model: MViT, entry: Release) -> None:
+def describe_release(model: Whole, entry: Release) -> None:
     """Write into a model's card what is known of the published file it was filled from, and no file says itself."""
-    preprocessing, (height, width) = entry.preprocessing, model.config.input_size[-2:]
+    inner = backbone_in(model).config
+    card = model.card if isinstance(model, Detector) else backbone_in(model).card
+    preprocessing, (height, width) = entry.preprocessing, inner.input_size[-2:]
     if preprocessing.size not in (None, (height, width)):
         preprocessing = preprocessing.at((height, width))
     if preprocessing.num_frames is not None:
-        preprocessing = replace(preprocessing, num_frames=model.config.input_size[0])
-    model.card["preprocessing"] = preprocessing.to_dict()
-    model.card["provenance"] |= {"release": entry.name, "reported": dict(entry.reported), "license": entry.license}
-    if not model.card["classes"] and model.config.num_classes == entry.num_classes:
-        model.card["classes"] = class_names(entry.num_classes)
+        preprocessing = replace(preprocessing, num_frames=inner.input_size[0])
+    card["preprocessing"] = preprocessing.to_dict()
+    card["provenance"] |= {"release": entry.name, "reported": dict(entry.reported), "license": entry.license}
+    if not card["classes"] and inner.num_classes == entry.num_classes:
+        card["classes"] = class_names(entry.num_classes)
 
 
 def class_names(num_classes: int) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from mvitv2.preprocessing import DETECTION, DETECTION_1024
+from mvitv2.tasks.detect.variants import ALIASES, detector_name
 from mvitv2.weights.published import DETECT, FB, GITHUB, Release
 
 CLASSES = {"coco": 80, "lvis": 1203}
@@ -52,3 +53,26 @@ def _detectron2() -> Iterator[Release]:
 
 DETECTORS = tuple(_detectron2())
 """Whole detectors of detectron2; their backbones are a part of each."""
+
+
+def _folder(entry: Release) -> str:
+    """The folder of a release's file, which has the name of its configuration but for the epochs; data before it."""
+    *_, data, folder, _run, _file = (entry.url or "").split("/")
+    return f"{data}/{folder}".replace("in12k", "in21k")
+
+
+BY_FOLDER = {_folder(entry): entry.name for entry in DETECTORS}
+
+
+def detector_release(name: str) -> str | None:
+    """The release that the name of a detector means, ours or detectron2's; ``None`` for names of other models.
+
+    Of several files of one architecture ours means the first, that from ImageNet-1k.
+    """
+    detector = detector_name(name)
+    if detector is None:
+        return None
+    theirs = name if name in ALIASES else next(alias for alias, ours in ALIASES.items() if ours == detector)
+    config = theirs.rpartition("/")[2]
+    data = {"vitdet_coco": "COCO", "vitdet_lvis": "LVIS"}.get(detector.rpartition("_mvitv2_")[0], "MViTv2")
+    return BY_FOLDER[f"{data}/{config if data == 'MViTv2' else config.rpartition('_')[0]}"]

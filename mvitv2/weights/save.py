@@ -12,12 +12,15 @@ from torch import nn
 from mvitv2.core.config import MViTConfig
 from mvitv2.core.model import MViT
 from mvitv2.core.pyramid import FUSE_SCALE, PyramidBackbone
+from mvitv2.tasks.detect.detector import Detector
 from mvitv2.weights import dialects, files
 from mvitv2.weights.adapt import Adaptation, Carrier, projections
 from mvitv2.weights.convert import State, to_theirs
 from mvitv2.weights.described import DESCRIPTION, description
+from mvitv2.weights.detectors import detector_card, has_heads, inner_name
 from mvitv2.weights.dialects import Dialect
 from mvitv2.weights.expressible import as_written, obstacles
+from mvitv2.weights.load import backbone_in
 from mvitv2.weights.opened import pyramid_around
 from mvitv2.weights.peers.slowfast_settings import official_settings, slowfast_settings
 
@@ -39,8 +42,8 @@ def save_weights(
     """Write a model's weights for a codebase, atomically.
 
     Args:
-        model: An MViT, or a pyramid around one (detectron2 and our own format only).
-        path: File to write.
+        model: An MViT; a pyramid around one, or a detector (detectron2 and our own format only).
+        path: File to write; for detectron2 a ``.pth`` is a file of torch, anything else a pickle as in its model zoo.
         dialect: One of :data:`mvitv2.weights.dialects.DIALECTS`; ours keeps configuration and card.
         prefix: What stands before the backbone's names, where the dialect leaves a choice (detectron2, OpenMMLab).
         allow_other_numbers: Write also where that codebase computes something else with these weights.
@@ -51,22 +54,33 @@ def save_weights(
     """
     if dialect not in dialects.DIALECTS:
         raise ValueError(f"dialect {dialect!r} is none of {', '.join(dialects.DIALECTS)}")
-    backbone = model.bottom_up if isinstance(model, PyramidBackbone) else model
-    if not isinstance(backbone, MViT):
-        raise ValueError(f"expected an MViT or a PyramidBackbone, got {type(model).__name__}")
+    if not isinstance(model, MViT | PyramidBackbone | Detector):
+        raise ValueError(f"expected an MViT, a PyramidBackbone or a Detector, got {type(model).__name__}")
+    backbone = backbone_in(model)
     state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    path, card = Path(path), dict(backbone.card)
-    if isinstance(model, PyramidBackbone):
-        fuse = next(name for name, scale in FUSE_SCALE.items() if scale == model.fuse_scale)
-        card["pyramid"] = {"fuse": fuse, "stages": list(model.stages)}
+    path, card = Path(path), whole_card(model)
     if dialect == "mvitv2":
         files.write_own(path, state, config=backbone.config.to_dict(), card=card)
         return path
+    if isinstance(model, Detector):
+        state = {inner_name(name): value for name, value in state.items()}
     theirs, kind = translated(state, backbone.config, dialect, prefix=prefix, other_numbers=allow_other_numbers)
     container, wrapper = kind.container
+    if kind is dialects.DETECTRON2 and path.suffix == ".pth":  # what detectron2 itself saves in training
+        container = "torch zip"
     extra = _beside(kind, as_written(backbone.config, dialect), card)
     files.write(path, theirs, container=container, wrapper=wrapper or None, extra=extra)
     return path
+
+
+def whole_card(model: MViT | PyramidBackbone | Detector) -> dict[str, Any]:
+    """A model's card, and what its backbone's configuration does not say of it."""
+    if isinstance(model, Detector):
+        return {**model.card, "detector": detector_card(model.config)}
+    if isinstance(model, PyramidBackbone):
+        fuse = next(name for name, scale in FUSE_SCALE.items() if scale == model.fuse_scale)
+        return {**model.bottom_up.card, "pyramid": {"fuse": fuse, "stages": list(model.stages)}}
+    return dict(model.card)
 
 
 def translated(
@@ -81,7 +95,8 @@ def translated(
     kind = dialects.TIMM_MLP if dialect == "timm" and in_mlp else dialects.DIALECTS[dialect]
     reasons, numbers = obstacles(config, dialect)
     if pyramid_around(state) and kind is not dialects.DETECTRON2:
-        reasons.insert(0, "it has no feature pyramid; save the pyramid's bottom_up")
+        what = "detector; save the detector's backbone" if has_heads(state) else "feature pyramid; save the pyramid's"
+        reasons.insert(0, f"it has no {what}{'.' if has_heads(state) else ' '}bottom_up")
     if reasons:
         raise NotExpressible(f"{dialect} cannot hold this model: {'; '.join(reasons)}")
     if numbers and not other_numbers:

@@ -22,8 +22,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "variants": {"core", "preprocessing"},
     "aliases": {"variants"},
     "kernels": {"core"},
-    "models": {"aliases", "core", "kernels", "preprocessing", "variants", "weights"},
-    "weights": {"aliases", "core", "kernels", "preprocessing", "variants"},  # a file becomes a variant, and is built
+    "models": {"aliases", "core", "kernels", "preprocessing", "tasks", "variants", "weights"},
+    "weights": {"aliases", "core", "kernels", "preprocessing", "tasks", "variants"},  # a file becomes a model
     "data": {"preprocessing"},
     "explain": {"core"},
     "tasks": {"core", "data", "preprocessing", "variants"},

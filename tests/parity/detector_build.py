@@ -91,3 +91,8 @@ def dtype_of(precision: str) -> torch.dtype:
 def our_name(name: str) -> str:
     """A parameter of detectron2 under our name: only the backbone's output norms are called otherwise."""
     return re.sub(r"bottom_up\.scale(\d)_norm\.", lambda m: f"bottom_up.output_norms.{int(m[1]) - 2}.", name)
+
+
+def their_name(name: str) -> str:
+    """Undo :func:`our_name`."""
+    return re.sub(r"bottom_up\.output_norms\.(\d)\.", lambda m: f"bottom_up.scale{int(m[1]) + 2}_norm.", name)

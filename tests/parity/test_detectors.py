@@ -5,14 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from mvitv2.tasks.detect.variants import ALIASES
+from mvitv2.weights.inspect import inspect_weights
 
 from . import fixtures
 from .__main__ import main
-from .detector_compare import compared, tools
+from .detector_build import config_name
+from .detector_compare import compared
+from .detector_lines import tools
 
 HERE = fixtures.HERE / "detectors"
 SHARED = Path(__file__).parents[3] / "shared" / "parity" / "detectors"
-SMALL = sorted(path.name for path in HERE.glob("*.json"))
+SMALL = sorted(path.name for path in HERE.glob("*tiny_*.json"))
 FAST = ("tiny_ckpt.json", "train_tiny_mask_rcnn_bitmask.json")
 LARGE = ("t_mask_rcnn.json", "t_cascade.json", "train_t_cascade.json")
 
@@ -35,6 +41,32 @@ def test_published_detectors(name: str) -> None:
     if not (SHARED / name).exists():
         pytest.skip(f"{name} does not lie in ../shared")
     expect_equal(SHARED / name)
+
+
+@pytest.mark.parametrize("name", ["detection_spec.json", "schedule.json"])
+def test_constants_rates_and_groups(name: str) -> None:
+    expect_equal(HERE / name)
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted({p.name: p for p in (*SHARED.glob("keys/*.json"), *HERE.glob("keys/*.json"))}.values()),
+    ids=lambda p: p.stem,
+)
+def test_every_published_name(path: Path) -> None:
+    """Names, shapes and their order; and a file with these names is known for what it is."""
+    expect_equal(path)
+    content = json.loads(path.read_text())
+    with torch.device("meta"):
+        state = {name: torch.empty(shape) for name, shape, *_ in content["state_dict"]}
+    seen = inspect_weights(state)
+    assert (seen.variant, seen.missing, seen.superfluous) == (ALIASES[config_name(content["config"])], [], [])
+
+
+def test_checkpoint_files() -> None:
+    if not (SHARED / "checkpoints").exists():
+        pytest.skip("the files do not lie in ../shared")
+    expect_equal(SHARED / "checkpoints" / "index.json")
 
 
 def edited(tmp_path: Path, name: str, change: Any) -> Path:

@@ -252,7 +252,9 @@ def test_a_pyramid_is_detectron2s_or_ours(tmp_path: Path) -> None:
 
 def test_what_is_no_model_of_ours(tmp_path: Path) -> None:
     for stranger in (nn.Linear(1, 1), Features(tiny.model(image()))):
-        with pytest.raises(ValueError, match=f"expected an MViT or a PyramidBackbone, got {type(stranger).__name__}"):
+        with pytest.raises(
+            ValueError, match=f"expected an MViT, a PyramidBackbone or a Detector, got {type(stranger).__name__}"
+        ):
             save_weights(stranger, tmp_path / "model")
     with pytest.raises(ValueError, match="dialect 'keras' is none of mvitv2, official"):
         save_weights(tiny.model(image()), tmp_path / "model", dialect="keras")

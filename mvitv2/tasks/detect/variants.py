@@ -56,3 +56,8 @@ ALIASES: dict[str, str] = {
     "LVIS/cascade_mask_rcnn_mvitv2_h_in21k_50ep": "vitdet_lvis_mvitv2_h",
 }
 """Two files of one name, one for COCO and one for LVIS: the bare name means COCO."""
+
+
+def detector_name(name: str) -> str | None:
+    """Our name of a detector, from ours or from detectron2's; ``None`` for names of other models."""
+    return name if name in DETECTORS else ALIASES.get(name)
