@@ -15,6 +15,7 @@ from mvitv2.cli.words import Maybe
 if TYPE_CHECKING:
     from mvitv2.data.findings import Limits, Report
     from mvitv2.data.preflight import Examined, Told
+    from mvitv2.data.video.sampling import Sampling
 
 EXAMPLES = """\
   mvitv2 check photos                                # a folder with train/ and val/
@@ -23,6 +24,7 @@ EXAMPLES = """\
   mvitv2 check "shards/train-{000..146}.tar,shards/val-{000..006}.tar" --json report.json
   mvitv2 check hf:food101 --html report.html
   mvitv2 check coco --show 16                        # boxes and masks: COCO, LVIS, lines of one's own
+  mvitv2 check clips --show 8 --frames 16 --rate 4   # video files; every frame of each is decoded
 Exit code 0: clean; 1: training cannot start; 3: warnings alone.
 """
 SHOWN = 3
@@ -39,8 +41,8 @@ class Options:
 
     data: Positional[str]
     """A folder, lists, tar shards, hf:NAME, or `digits`; TRAIN,VAL where they lie apart."""
-    task: Literal["auto", "classify", "detect"] = "auto"
-    """What the data is for; boxes are recognised by their files."""
+    task: Literal["auto", "classify", "detect", "video"] = "auto"
+    """What the data is for; boxes and clips are recognised by their files."""
     need: tuple[str, ...] = ("train", "val")
     """Parts without which training cannot start."""
     json: Maybe[str] = None
@@ -52,7 +54,7 @@ class Options:
     output: Path = Path("sheet.png")
     """File of that sheet."""
     recipe: str = "imagenet_t"
-    """Whose augmentation the sheet shows: a name of `mvitv2 recipes`."""
+    """Whose augmentation the sheet shows: a name of `mvitv2 recipes`; clips are shown with Kinetics' own."""
     img_size: Maybe[int] = None
     """Side of the pictures on the sheet, where it is not to be the recipe's."""
     seed: int = 0
@@ -61,6 +63,12 @@ class Options:
     """Threads that read pictures."""
     cache: bool = True
     """Remember what was seen, for as long as no file changes."""
+    frames: int = 16
+    """Of clips: how many frames the model is given; shorter ones are told."""
+    rate: Maybe[int] = 4
+    """Of clips: how far apart these are, at 30 a second; none: equal parts of the whole."""
+    quick: bool = False
+    """Of clips: decode four frames of each, and not all."""
     min_side: int = 32
     """Pictures with a shorter side are tiny, in pixels."""
     max_aspect: float = 4.0
@@ -116,10 +124,16 @@ def looked_at(options: Options, told: "Told") -> "tuple[Examined[Any], Report]":
     """
     from mvitv2.data.detection.open import is_detection
     from mvitv2.data.preflight import examine, report_on
+    from mvitv2.data.video.preflight import examine_clips, holds_clips, report_on_clips
 
     common = {"need": options.need, "threads": options.workers, "cached": options.cache, "on_progress": told}
     given = {name: getattr(options, name) for name in READING}
-    if options.task == "classify" or (options.task == "auto" and not is_detection(options.data)):
+    boxed = options.task == "detect" or (options.task == "auto" and is_detection(options.data))
+    if options.task == "video" or (options.task == "auto" and not boxed and holds_clips(options.data)):
+        common.pop("cached")  # every look decodes again
+        clips = examine_clips(options.data, every_frame=not options.quick, **common, **given)
+        return clips, report_on_clips(clips, limits(options), sampling(options))
+    if not boxed:
         examined = examine(options.data, **common, **given)
         return examined, report_on(examined, limits(options))
     from mvitv2.data.detection.preflight import examine_detection, report_on_boxes
@@ -129,6 +143,13 @@ def looked_at(options: Options, told: "Told") -> "tuple[Examined[Any], Report]":
         raise ValueError(f"{', '.join(useless)} are of no use for boxes; leave them out, or say --task classify")
     boxes = examine_detection(options.data, data_root=options.data_root, **common)
     return boxes, report_on_boxes(boxes, limits(options))
+
+
+def sampling(options: Options) -> "Sampling":
+    """Which frames of a clip a model is given."""
+    from mvitv2.data.video.sampling import Sampling
+
+    return Sampling(options.frames, options.rate, 30.0 if options.rate is not None else None)
 
 
 def limits(options: Options) -> "Limits":
@@ -177,6 +198,8 @@ def drawn(options: Options, examined: "Examined[Any]"):
 
         return detection_sheet(dataset, MultiScale(), count=options.show, seed=options.seed)
     from mvitv2.data.sheet import sheet
+    from mvitv2.data.video.preflight import SeenClips
+    from mvitv2.data.video.sheet import clip_sheet
     from mvitv2.train.classification import preprocessing_for, train_transform
     from mvitv2.train.recipe import overridden
     from mvitv2.train.recipes import recipe
@@ -185,6 +208,8 @@ def drawn(options: Options, examined: "Examined[Any]"):
     if options.img_size is not None:
         chosen = overridden(chosen, {"img_size": options.img_size})
     preprocessing = preprocessing_for(chosen, {})
+    if isinstance(dataset, SeenClips):
+        return clip_sheet(dataset.files, sampling(options), preprocessing, count=options.show, seed=options.seed)
     transform = train_transform(chosen, preprocessing)
     return sheet(dataset, transform, preprocessing, count=options.show, seed=options.seed)
 

@@ -116,7 +116,10 @@ def look(dataset: Pictures, index: int) -> Look | str:
     """One look at a picture, or why it cannot be read."""
     try:
         source = dataset.source(index)
-        if isinstance(source, Path):
+        if isinstance(source, Path) and source.is_dir():  # a clip of pictures
+            digest = _folder_digest(source)
+            image, traits = dataset.look(source, index)
+        elif isinstance(source, Path):
             with opened(source) as file:
                 digest = hashlib.file_digest(file, "sha256").digest()
                 file.seek(0)
@@ -129,6 +132,15 @@ def look(dataset: Pictures, index: int) -> Look | str:
     except OSError as error:  # the disk gives out while the checksum is made
         return f"cannot be read ({error.strerror or error})"
     return described(image, digest[:DIGEST], f"{traits.format} {traits.mode}")
+
+
+def _folder_digest(folder: Path) -> bytes:
+    """A checksum of the files in a folder, whatever they are called."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.is_file():
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.digest()
 
 
 def described(image: Image.Image, digest: bytes, kind: str) -> Look:

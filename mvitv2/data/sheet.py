@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from mvitv2.data.drawing import font_of, shortened
 from mvitv2.data.images import ImageError
-from mvitv2.data.labelled import DataError, LabelledImages, Transform
+from mvitv2.data.labelled import DataError, Labelled, LabelledImages, Transform
 from mvitv2.data.samples import sample_seed, seeded
 from mvitv2.data.transforms import EvalTransform, denormalised
 from mvitv2.preprocessing import Preprocessing
@@ -39,7 +39,7 @@ def sheet(
         raise ValueError(f"count={count} must be at least 1")
     plain = EvalTransform(preprocessing)
     cells = []
-    for place, index in enumerate(_chosen(dataset, count, seed)):
+    for place, index in enumerate(chosen(dataset, count, seed)):
         try:
             image = dataset.read(index)
         except ImageError:  # the report names it; here the next one is shown
@@ -52,10 +52,10 @@ def sheet(
             break
     if not cells:
         raise DataError(f"{dataset}: none of the pictures for the sheet can be read")
-    return laid_out([([_fitted(image) for image in pair], name) for pair, name in cells])
+    return laid_out([([fitted(image) for image in pair], name) for pair, name in cells])
 
 
-def _chosen(dataset: LabelledImages, count: int, seed: int) -> list[int]:
+def chosen(dataset: Labelled, count: int, seed: int) -> list[int]:
     """Samples in a random order, one of each class before a second of any."""
     chance = np.random.default_rng(seed)
     order = chance.permutation(len(dataset))
@@ -85,7 +85,7 @@ def laid_out(cells: Sequence[tuple[list[Image.Image], str]]) -> Image.Image:
     return page
 
 
-def _fitted(image: Image.Image) -> Image.Image:
+def fitted(image: Image.Image) -> Image.Image:
     """A picture that fits its cell; small ones enlarged by whole numbers, so that their pixels show."""
     longest = max(image.size)
     if longest > _MOST_SIDE:

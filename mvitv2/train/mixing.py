@@ -39,19 +39,21 @@ class Mixing:
         """Mix each image with its mirror place in the batch; of an odd number the last stays as it is.
 
         Args:
-            images: ``(B, C, H, W)``; not changed.
+            images: ``(B, C, H, W)``, or clips ``(B, C, T, H, W)``, all frames of which are mixed alike; not changed.
             labels: ``(B,)`` int64.
             place: Which forward pass of the run this is.
 
         Returns:
-            ``(B, C, H, W)`` and soft labels ``(B, num_classes)``.
+            The same shape, and soft labels ``(B, num_classes)``.
         """
         even = len(images) // 2 * 2
         soft = smoothed(labels, self.num_classes, self.smoothing)
         if even == 0:
             return images, soft
         with seeded(sample_seed(self.seed, place, MIX)):
-            mixed, targets = self.mix(images[:even].clone(), labels[:even])
+            # timm cuts axes 2 and 3: frames go to the channels for that
+            flat, targets = self.mix(images[:even].flatten(1, -3).clone(), labels[:even])
+            mixed = flat.view(even, *images.shape[1:])
         return torch.cat((mixed, images[even:])), torch.cat((targets.to(soft.dtype), soft[even:]))
 
 

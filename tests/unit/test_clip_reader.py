@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 
 from mvitv2.data.images import ImageError
+from mvitv2.data.video.codec import loaded
 from mvitv2.data.video.faults import Caps, ClipError
 from mvitv2.data.video.info import at_times
 from mvitv2.data.video.reader import ByteRange, open_clip, probe, read_frames
-from mvitv2.extras import MissingExtra, required
+from mvitv2.extras import MissingExtra
 from tests.clips import level, numbers, picture, write_clip
 
 av = pytest.importorskip("av", reason="needs PyAV, the extra video")
@@ -220,7 +221,7 @@ def test_limits_refuse_before_memory_is_spent(clip):
 def test_playlists_open_nothing(tmp_path, clip, reader):
     if reader == "torchcodec":
         try:
-            required("torchcodec.decoders", extra="codec")
+            loaded()
         except MissingExtra as error:
             pytest.skip(f"needs torchcodec and an FFmpeg of the system: {error}")
     with socket.create_server(("127.0.0.1", 0)) as server:

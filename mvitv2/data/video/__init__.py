@@ -29,13 +29,17 @@ Train and evaluate on many::
     splits["val"][index]  # (views, C, T, H, W), label: SlowFast's clip starts and crops, in its order
     DataLoader(splits["train"], batch_size, collate_fn=collate_clips)  # repeats become samples; bad clips are named
 
+Go through a long file in bounded memory with ``windows.windows(clip, sampling)``. Mixup and cutmix take batches of
+clips as they are (:class:`mvitv2.train.mixing.Mixing`).
+
 Both sets are :class:`mvitv2.data.labelled.Labelled`, as sets of pictures are: ``classes``, ``labels``, ``order``,
 ``path``. One view or one repeat comes without its axis, as ``(C, T, H, W)``. ``transforms`` has the published
 augmentations (``KINETICS_CLIPS``, ``SSV2_CLIPS``, ``MASKFEAT_CLIPS``), ``device`` does most of them on a GPU.
 
 Import from the modules, which build on each other in this order: ``faults`` (errors and limits), ``info``, ``index``
 and ``container`` (what is in a file), the readers ``pyav``, ``codec`` (torchcodec) and ``pictures``, ``reader`` (any of
-them); ``sampling``, ``spatial``, ``transforms``, ``device``; ``files`` (where clips lie), ``clips``, ``open``.
+them); ``sampling``, ``spatial``, ``transforms``, ``device``, ``windows``; ``files`` (where clips lie), ``clips``,
+``open``; before training ``preflight`` and ``sheet``.
 
 Needs the extra ``video``. Nothing here is imported by ``import mvitv2``.
 """

@@ -13,7 +13,7 @@ from torch import Tensor
 from mvitv2.data.signatures import HEAD_BYTES
 from mvitv2.data.video.faults import CAPS, Caps, ClipError, not_a_video, short
 from mvitv2.data.video.info import ClipInfo, Frame, checked
-from mvitv2.extras import required
+from mvitv2.extras import MissingExtra, required
 
 _FAULTS = (RuntimeError, ValueError, OSError, IndexError)
 """What torchcodec raises on damaged files."""
@@ -26,10 +26,9 @@ class TorchcodecClip:
         self, file: BinaryIO, name: str, *, caps: Caps = CAPS, threads: int = 1, stream: int | None = None
     ) -> None:
         """Open and index a file; arguments and errors as those of :class:`mvitv2.data.video.pyav.PyavClip`."""
-        library: Any = required("torchcodec", extra="codec")
-        decoders: Any = required("torchcodec.decoders", extra="codec")
+        decoders = loaded()
         self._file, self._name, self._caps = file, name, caps
-        self._version = library.__version__
+        self._version: str = required("torchcodec", extra="codec").__version__
         file.seek(0)
         head = file.read(HEAD_BYTES)
         if not head or _is_text(head):
@@ -126,6 +125,15 @@ class TorchcodecClip:
         except _FAULTS as error:
             raise ClipError(f"is damaged ({short(error)}); copy or download it again", self._name) from error
 
+    def verify(self) -> None:
+        """Decode every frame.
+
+        Raises:
+            ClipError: One cannot be decoded.
+        """
+        for _ in self.stream():
+            pass
+
     def stream(self, start: int = 0) -> Iterator[Frame]:
         """The frames from ``start`` on; see :class:`mvitv2.data.video.info.Clip`."""
         first: float | None = None
@@ -138,6 +146,22 @@ class TorchcodecClip:
                 reason = f"is damaged: frame {number} cannot be decoded ({short(error)}); copy or download it again"
                 raise ClipError(reason, self._name) from error
             yield Frame(number, float(frame.pts_seconds) - first, frame.data)
+
+
+def loaded() -> Any:
+    """``torchcodec.decoders`` that works; without an FFmpeg of the system it can be imported, and fails at first use.
+
+    Raises:
+        MissingExtra: It is not there, or finds no FFmpeg.
+    """
+    decoders: Any = required("torchcodec.decoders", extra="codec")
+    try:
+        decoders.VideoDecoder(b"\0")
+    except _FAULTS as error:
+        if "libtorchcodec" in str(error):
+            advice = "install FFmpeg, or pip install 'mvitv2[video]'"
+            raise MissingExtra(f"torchcodec is there and finds no FFmpeg ({short(error)}); {advice}") from error
+    return decoders
 
 
 def _is_text(head: bytes) -> bool:

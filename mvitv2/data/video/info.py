@@ -86,6 +86,14 @@ class Clip(Protocol):
         """
         ...
 
+    def verify(self) -> None:
+        """Decode every frame.
+
+        Raises:
+            ClipError: One cannot be decoded, or fewer come than the file says.
+        """
+        ...
+
     def close(self) -> None:
         """Give back the file and the decoder."""
         ...

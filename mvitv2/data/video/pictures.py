@@ -78,6 +78,15 @@ class PictureClip:
         found = {index: self._pixels(index) for index in sorted(set(asked))}
         return torch.stack([found[index] for index in asked])
 
+    def verify(self) -> None:
+        """Decode every picture.
+
+        Raises:
+            ClipError: One cannot be decoded.
+        """
+        for _ in self.stream():
+            pass
+
     def stream(self, start: int = 0) -> Iterator[Frame]:
         """The frames from ``start`` on; see :class:`mvitv2.data.video.info.Clip`."""
         for index in range(start, len(self._files)):

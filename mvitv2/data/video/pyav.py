@@ -149,6 +149,17 @@ class PyavClip:
             time = float(index.times[min(number, len(index) - 1)])
             yield Frame(number, time, torch.from_numpy(self._container.pixels(frame)).permute(2, 0, 1))
 
+    def verify(self) -> None:
+        """Decode every frame, without making pictures of them.
+
+        Raises:
+            ClipError: One cannot be decoded, or fewer come than the file says.
+        """
+        self._container.rewind()
+        count = sum(1 for _ in self._container.decoded())
+        if count < len(self.index):
+            raise ClipError(f"gives {count} frames of the {len(self.index)} it says; copy it again", self._name)
+
     def _onward(self, start: int) -> Iterator[tuple[int, Any]]:
         """Every frame from one on, with its number."""
         index = self.index

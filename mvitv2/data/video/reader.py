@@ -16,7 +16,7 @@ from typing import BinaryIO, Protocol, cast
 from torch import Tensor
 
 from mvitv2.data.images import ImageError, opened, rewindable, source_name
-from mvitv2.data.video.codec import TorchcodecClip
+from mvitv2.data.video.codec import TorchcodecClip, loaded
 from mvitv2.data.video.faults import CAPS, Caps, ClipError
 from mvitv2.data.video.info import Clip, ClipInfo
 from mvitv2.data.video.pictures import FPS, PictureClip, pictures_in
@@ -114,17 +114,15 @@ def _opener(reader: str) -> Callable[..., OpenClip]:
     try:
         import av  # noqa: F401
     except ImportError:
-        if reader == "auto" and _importable("torchcodec.decoders"):
+        if reader == "auto" and _works():
             return TorchcodecClip
     return PyavClip
 
 
-def _importable(module: str) -> bool:
-    """Whether a library is there with all that it needs."""
-    from mvitv2.extras import required
-
+def _works() -> bool:
+    """Whether torchcodec is there with all that it needs."""
     try:
-        required(module, extra="codec")
+        loaded()
     except MissingExtra:
         return False
     return True
