@@ -16,7 +16,6 @@ import torch
 from mvitv2 import kernels
 from mvitv2._version import __version__
 from mvitv2.extras import MissingExtra, required
-from mvitv2.kernels.auto import choose
 from mvitv2.weights.download import cache_folder, is_offline
 
 DEVELOPMENT = {"dev", "docs"}
@@ -112,13 +111,15 @@ def backends(device: str) -> dict[str, str]:
     """The attention backend for each use of a device."""
     kind = device.partition(":")[0]
     uses = {"inference": False, "training": True}
-    chosen = {use: choose(device=kind, trains=trains) for use, trains in uses.items()}
-    return {use: next(n for n, f in kernels.BACKENDS.items() if f is attend) for use, attend in chosen.items()}
+    return {use: kernels.choice(device=kind, trains=trains).backend for use, trains in uses.items()}
 
 
 def operators() -> dict[str, str]:
     """Whether there are C++ operators for this processor; they are built to find out."""
-    return {"cpp_operators": kernels.cpp.missing() or "built for this machine"}
+    built = f"built for this machine, products by {kernels.cpp.instructions()}"
+    there = kernels.triton.available()
+    triton = f"run on {there.reason}" if there else f"not here: {there.reason}"
+    return {"cpp_operators": kernels.cpp.missing() or built, "triton_kernels": triton}
 
 
 def rule() -> str:

@@ -2,13 +2,11 @@
 
 ``"auto"`` takes, per call on a CPU in float32 or bfloat16, the C++ operators; they are built at first use where there
 is a compiler. Without one, and in other precisions, it takes :func:`~mvitv2.kernels.sdpa.masked` where no gradients are
-needed, but in bfloat16 only on processors with matrix units, and else the reference. On other devices it takes
+needed, but in bfloat16 only on processors with matrix units, and else the reference. On CUDA devices it takes the
+Triton kernels for what they take (not measured on a GPU yet), on others and for the rest
 :func:`~mvitv2.kernels.sdpa.folded`. Exported graphs hold PyTorch's operators alone. Linear layers of ``"auto"`` and
-``"cpp"`` ask oneDNN for float32 products on a CPU that is not Intel's.
-
-Measured on one thread of an AMD EPYC (Zen 5), MViTv2-S, batch 8, against the reference: C++ with oneDNN's products 1.9
-times as fast in float32 and 1.1 in bfloat16, 1.7 and 1.1 in training; without C++ 1.7 in float32;
-:func:`~mvitv2.kernels.sdpa.masked` alone 1.07 in float32 and 0.84 in bfloat16. ``benchmarks/results`` has every number.
+``"cpp"`` take the matrix units of a CPU (AMX) where it has them, else oneDNN's float32 on a CPU that is not Intel's.
+:func:`choice` tells what is taken for a device, a precision and a mode, and why; ``docs/howto/speed.md`` has numbers.
 """
 
 from dataclasses import dataclass
@@ -20,13 +18,28 @@ from mvitv2.core.attend import Attend, reference
 from mvitv2.core.attention import MultiScaleAttention, Run, pooling_attention
 from mvitv2.core.layers import PoolTokens, norm_then_pool, pool_then_norm
 
-from . import cpp
-from .auto import auto, auto_pool, auto_whole
+from . import cpp, triton
+from .auto import Choice, auto, auto_pool, auto_whole, choice
+from .graphs import Graphed
 from .inference import optimize_for_inference
 from .linear import Linear, pays
+from .pooling import FAST, PLAIN
 from .sdpa import folded, masked
 
-__all__ = ["BACKENDS", "WHOLE", "Linear", "Whole", "backend", "optimize_for_inference", "pays", "use"]
+__all__ = [
+    "BACKENDS",
+    "WHOLE",
+    "Choice",
+    "Graphed",
+    "Linear",
+    "Whole",
+    "backend",
+    "choice",
+    "optimize_for_inference",
+    "pays",
+    "runs_here",
+    "use",
+]
 
 BACKENDS: dict[str, Attend] = {
     "auto": auto,
@@ -34,6 +47,7 @@ BACKENDS: dict[str, Attend] = {
     "masked": masked,
     "folded": folded,
     "cpp": cpp.attend,
+    "triton": triton.attend,
 }
 
 
@@ -44,12 +58,15 @@ class Whole:
     run: Run = pooling_attention
     pool_tokens: PoolTokens = pool_then_norm
     linear: bool = False
-    """Whether float32 products go to oneDNN where that pays."""
+    """Whether products go where they are fastest."""
+    max_pool: bool = False
+    """Whether shortcuts are pooled in C++."""
 
 
 WHOLE: dict[str, Whole] = {
-    "auto": Whole(auto_whole, auto_pool, linear=True),
-    "cpp": Whole(cpp.fused, cpp.pool_tokens, linear=True),
+    "auto": Whole(auto_whole, auto_pool, linear=True, max_pool=True),
+    "cpp": Whole(cpp.fused, cpp.pool_tokens, linear=True, max_pool=True),
+    "triton": Whole(triton.fused, triton.pool_tokens),
 }
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -63,6 +80,19 @@ def backend(name: str) -> Attend:
     if name not in BACKENDS:
         raise ValueError(f"backend={name!r} is none of {', '.join(BACKENDS)}")
     return BACKENDS[name]
+
+
+def runs_here(name: str) -> str | None:
+    """Why a backend cannot run on this machine; ``None`` if it can. ``"cpp"`` is built to find out.
+
+    Raises:
+        ValueError: There is no backend of that name.
+    """
+    backend(name)
+    if name == "cpp":
+        return cpp.missing()
+    there = triton.available()
+    return there.reason if name == "triton" and not there else None
 
 
 def use(model: Model, name: str) -> Model:
@@ -83,4 +113,6 @@ def use(model: Model, name: str) -> Model:
                 module.pool_tokens = whole.pool_tokens
         elif type(module) in (nn.Linear, Linear):
             module.__class__ = linear
+        elif type(module) in (PLAIN if not whole.max_pool else FAST):
+            module.__class__ = (FAST if whole.max_pool else PLAIN)[type(module)]
     return model

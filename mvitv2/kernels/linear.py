@@ -1,7 +1,9 @@
-"""Linear layers whose float32 products on a CPU are oneDNN's, where PyTorch would ask MKL.
+"""Linear layers whose products on a CPU are made by what is fastest there, forward and backward.
 
-MKL keeps its fastest float32 kernels for Intel's processors. On an AMD EPYC (Zen 5, one thread) it gave 105 GFLOP/s
-where oneDNN gave 235, forward and backward alike. In bfloat16 PyTorch asks oneDNN itself.
+Where the processor has matrix units (AMX) and there are C++ operators, these make the products: of bfloat16, and of
+float32 as six products of bfloat16 parts, which is as exact. Else float32 is oneDNN's where PyTorch would ask MKL,
+which keeps its fastest kernels for Intel's processors: on an AMD EPYC (Zen 5, one thread) it gave 105 GFLOP/s where
+oneDNN gave 235. In bfloat16 PyTorch asks oneDNN itself.
 """
 
 import platform
@@ -13,21 +15,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import cpp
+
+FEWEST_ROWS = 64
+"""Below this many inputs, packing the weight for the matrix units costs more than they save."""
+
 
 class Linear(nn.Linear):
-    """``nn.Linear`` by oneDNN in float32 on a CPU, by PyTorch's own choice anywhere else; parameters are the same."""
+    """``nn.Linear`` by the fastest product on a CPU, by PyTorch's own choice anywhere else; parameters are the same."""
 
     def forward(self, input: Tensor) -> Tensor:
         """``(..., in_features) -> (..., out_features)``."""
-        if not suits(input, self.weight):
+        if not plain(input, self.weight):
             return F.linear(input, self.weight, self.bias)
-        return Product.apply(input, self.weight, self.bias)  # pyright: ignore[reportReturnType]
+        if suits_tiles(input, self.weight):
+            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
+            return TileProduct.apply(input.to(dtype), self.weight, self.bias)  # pyright: ignore[reportReturnType]
+        if suits(input, self.weight) and by_onednn():
+            return Product.apply(input, self.weight, self.bias)  # pyright: ignore[reportReturnType]
+        return F.linear(input, self.weight, self.bias)
 
 
 @torch.compiler.assume_constant_result
 @cache
 def pays() -> bool:
-    """Whether oneDNN is faster here than what PyTorch would take: MKL, on a processor that is not Intel's."""
+    """Whether anything is faster here than what PyTorch would take; nothing is built to find out."""
+    return by_onednn() or torch.cpu._is_amx_tile_supported()
+
+
+@torch.compiler.assume_constant_result
+@cache
+def by_onednn() -> bool:
+    """Whether oneDNN's float32 is faster than what PyTorch would take: MKL, on a processor that is not Intel's."""
     if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         return False
     info = Path("/proc/cpuinfo")
@@ -35,12 +54,24 @@ def pays() -> bool:
     return "GenuineIntel" not in maker and not platform.processor().startswith("Intel")
 
 
+def plain(x: Tensor, weight: Tensor) -> bool:
+    """Whether these are plain tensors on a CPU, and nothing is being exported."""
+    known = type(x) in (Tensor, nn.Parameter) and type(weight) in (Tensor, nn.Parameter)
+    return known and x.device.type == "cpu" and x.numel() > 0 and not torch.compiler.is_exporting()
+
+
 def suits(x: Tensor, weight: Tensor) -> bool:
-    """Whether :class:`Product` takes these: plain float32 tensors on a CPU, nothing being exported."""
-    plain = type(x) in (Tensor, nn.Parameter) and type(weight) in (Tensor, nn.Parameter)
-    if not plain or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+    """Whether :class:`Product` takes these plain tensors."""
+    return not torch.is_autocast_enabled("cpu") and x.dtype == weight.dtype == torch.float32
+
+
+def suits_tiles(x: Tensor, weight: Tensor) -> bool:
+    """Whether :class:`TileProduct` takes these plain tensors: enough of them, in float32 or bfloat16."""
+    if x.numel() < FEWEST_ROWS * x.shape[-1] or weight.dtype not in cpp.DTYPES or x.dtype not in cpp.DTYPES:
         return False
-    return not torch.compiler.is_exporting() and x.dtype == weight.dtype == torch.float32 and x.numel() > 0
+    if torch.is_autocast_enabled("cpu"):
+        return torch.get_autocast_dtype("cpu") == torch.bfloat16 and cpp.has_tiles()
+    return x.dtype == weight.dtype and cpp.has_tiles()
 
 
 class Product(torch.autograd.Function):
@@ -66,6 +97,34 @@ class Product(torch.autograd.Function):
         dx = product(dy, weight.t(), None) if ctx.needs_input_grad[0] else None
         dweight = product(rows.t(), x.flatten(0, -2).t(), None) if ctx.needs_input_grad[1] else None
         dbias = rows.sum(0) if ctx.biased and ctx.needs_input_grad[2] else None
+        return dx, dweight, dbias
+
+
+class TileProduct(torch.autograd.Function):
+    """``x W^T + b`` and its gradients, three products by the matrix units; a float32 weight is rounded to x's type."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """``(..., i)``, ``(o, i)`` and ``(o,)`` to ``(..., o)``."""
+        y = torch.ops.mvitv2_cpu.tile_matmul(x.reshape(-1, x.shape[-1]), weight.t(), bias, x.dtype)
+        return y.view(*x.shape[:-1], weight.shape[0])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep what the gradients need."""
+        x, weight, bias = inputs
+        ctx.save_for_backward(x, weight)
+        ctx.bias_dtype = None if bias is None else bias.dtype
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of ``x``, ``W`` and ``b``, those that are asked for."""
+        x, weight = ctx.saved_tensors
+        rows, multiply = dy.reshape(-1, dy.shape[-1]), torch.ops.mvitv2_cpu.tile_matmul
+        wants = ctx.needs_input_grad
+        dx = multiply(rows, weight, None, x.dtype).view(x.shape) if wants[0] else None
+        dweight = multiply(rows.t(), x.reshape(-1, x.shape[-1]), None, weight.dtype) if wants[1] else None
+        dbias = rows.sum(0, dtype=torch.float32).to(ctx.bias_dtype) if ctx.bias_dtype and wants[2] else None
         return dx, dweight, dbias
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mvitv2.kernels import BACKENDS, cpp, use
+from mvitv2.kernels import BACKENDS, runs_here, use
 
 from . import fixtures
 from . import parity_weights as pw
@@ -15,8 +15,8 @@ SMALL = fixtures.names(large=False)
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "reference"])
 @pytest.mark.parametrize("name", SMALL)
 def test_small(name: str, backend: str) -> None:
-    if backend == "cpp" and not cpp.available():
-        pytest.skip(str(cpp.missing()))
+    if reason := runs_here(backend):
+        pytest.skip(reason)
     case = load(fixtures.path(name))
     use(case.model, backend)
     pw.assert_match(case.fixture, numpy_arrays(arrays(case)), precision="float32", strict=True)

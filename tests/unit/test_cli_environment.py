@@ -7,6 +7,7 @@ import pytest
 
 from mvitv2.cli import environment
 from mvitv2.cli.environment import Library
+from mvitv2.kernels.triton import Availability
 
 
 def test_every_library_of_an_installation_is_listed() -> None:
@@ -66,9 +67,15 @@ def test_the_choice_of_attention_is_told_with_its_rule(monkeypatch, compiled: bo
 
 def test_why_there_are_no_operators_is_told(monkeypatch) -> None:
     monkeypatch.setattr("mvitv2.kernels.cpp.missing", lambda: "no C++ compiler")
-    assert environment.operators() == {"cpp_operators": "no C++ compiler"}
+    assert environment.operators()["cpp_operators"] == "no C++ compiler"
     monkeypatch.setattr("mvitv2.kernels.cpp.missing", lambda: None)
-    assert environment.operators() == {"cpp_operators": "built for this machine"}
+    monkeypatch.setattr("mvitv2.kernels.cpp.instructions", lambda: "AMX")
+    assert environment.operators()["cpp_operators"] == "built for this machine, products by AMX"
+
+
+def test_why_triton_does_not_run_is_told(monkeypatch) -> None:
+    monkeypatch.setattr("mvitv2.kernels.triton.available", lambda: Availability(False, "torch sees no CUDA device"))
+    assert environment.operators()["triton_kernels"] == "not here: torch sees no CUDA device"
 
 
 def test_the_cache_is_told_wherever_it_is(monkeypatch, tmp_path) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mvitv2.kernels import optimize_for_inference
-from mvitv2.kernels.inference import PackedLinear
+from mvitv2.kernels.inference import FusedBlock, PackedLinear
 from mvitv2.models import create_model
 
 CASES = {
@@ -82,3 +82,17 @@ def test_packed_layers_say_so() -> None:
     fast = optimize_for_inference(model)
     assert {type(m) for m in fast.modules() if isinstance(m, nn.Linear)} == {PackedLinear}
     assert "activation=gelu" in repr(fast)
+
+
+def test_the_copy_is_for_inference_alone() -> None:
+    model, pixels = small("mvitv2_t")
+    with pytest.raises(RuntimeError, match=r"call eval\(\), or train the original"):
+        optimize_for_inference(model).train()(pixels)
+
+
+def test_norms_are_read_where_products_begin_with_them() -> None:
+    """The norm before attention is a part of its first product; where tokens are pooled first, it stays a layer."""
+    fast = optimize_for_inference(small("mvitv2_t")[0])
+    blocks = [module for module in fast.modules() if isinstance(module, FusedBlock)]
+    assert blocks and all(block.first_norm_moved and block.attn.qkv.before == (block.norm1,) for block in blocks)
+    assert not any("before" in name for name in fast.state_dict())

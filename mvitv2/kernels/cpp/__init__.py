@@ -2,6 +2,18 @@
 
 from .build import BuildError
 from .fused import DTYPES, attend, fused, pool_tokens, whole
-from .operators import available, load, missing
+from .operators import available, has_tiles, instructions, load, missing
 
-__all__ = ["DTYPES", "BuildError", "attend", "available", "fused", "load", "missing", "pool_tokens", "whole"]
+__all__ = [
+    "DTYPES",
+    "BuildError",
+    "attend",
+    "available",
+    "fused",
+    "has_tiles",
+    "instructions",
+    "load",
+    "missing",
+    "pool_tokens",
+    "whole",
+]

@@ -12,11 +12,17 @@
 #include <cmath>
 
 #include "dots.h"
+#include "tiles.h"
 #include "vectors.h"
 
 namespace mvitv2 {
 
 constexpr int64_t TILE = 32;  // queries
+#ifdef __AMX_BF16__
+constexpr int64_t LINE = BLOCK;  // what lines of numbers are filled up to
+#else
+constexpr int64_t LINE = W;
+#endif
 
 struct Attention {
   int64_t batch, heads, queries, keys, channels;
@@ -25,8 +31,8 @@ struct Attention {
   float scale;
 
   bool biased() const { return sizes[0] > 0; }
-  int64_t width() const { return padded(channels); }
-  int64_t columns() const { return padded(keys); }
+  int64_t width() const { return padded(channels, LINE); }
+  int64_t columns() const { return padded(keys, LINE); }
 };
 
 // A tensor (B, h, rows, d) of any strides but the last.
@@ -59,21 +65,17 @@ struct Terms {
     for (int i = 0; i < 3; i++) widen(from[i].at(b, h) + query * from[i].row, axis[i], a.sizes[i]);
   }
 
-  // logits of the grid keys += the sum of terms. Vectors overlap the next line of keys, which is then written over.
-  void add_to(const Attention& a, float* logits, float* bias) const {
+  // The bias of all keys: 0 for prefix tokens, the sum of terms for the grid. Vectors overlap the next line of keys,
+  // which is then written over.
+  void sums(const Attention& a, float* to) const {
     const auto [times, lines, places] = a.sizes;
-    float* to = bias;
+    std::fill(to, to + a.prefix, 0.0f);
+    to += a.prefix;
     for (int64_t t = 0; t < times; t++)
       for (int64_t y = 0; y < lines; y++, to += places) {
         const Vec here(axis[0][t] + axis[1][y]);
         for (int64_t x = 0; x < places; x += W) (here + load(axis[2] + x)).store(to + x);
       }
-    const int64_t n = a.keys - a.prefix;
-    logits += a.prefix;
-    for (int64_t j = 0; j < n; j += W) {
-      const int64_t count = std::min(W, n - j);
-      store(logits + j, load(logits + j, count) + load(bias + j, count), count);
-    }
   }
 
   // The gradient of each term: that of the logits, summed over the other axes.
@@ -101,29 +103,35 @@ struct Terms {
   }
 };
 
-// Logits to weights, in place; gives log(sum(exp(logits))). Columns beyond the keys become 0.
-inline float softmax(float* row, int64_t keys) {
-  Vec peak(-std::numeric_limits<float>::infinity());
+// The weights of a query before they are divided by their sum, and that sum.
+struct Softmax {
+  float sum, log_sum;  // log_sum: of exp(logits)
+};
+
+// Logits to exp(scale * logits + bias - largest), in place. bfloat16 keeps 8 bits of them, for which a shorter exp will
+// do. Columns beyond the keys, up to the next vector, become 0.
+template <bool shorter>
+Softmax softmax(float* row, int64_t keys, float scale, const float* bias) {
   const int64_t whole = keys / W * W, rest = keys - whole;
-  for (int64_t j = 0; j < whole; j += W) peak = at::vec::maximum(peak, load(row + j));
-  float top = largest(peak);
-  for (int64_t j = whole; j < keys; j++) top = row[j] > top || std::isnan(row[j]) ? row[j] : top;
+  const Vec factor(scale), nothing(-std::numeric_limits<float>::infinity());
+  Vec peak = nothing;
+  for (int64_t j = 0; j < keys; j += W) {
+    const Vec logit = bias ? at::vec::fmadd(load(row + j), factor, load(bias + j)) : load(row + j) * factor;
+    logit.store(row + j);
+    peak = at::vec::maximum(peak, j == whole ? Vec::set(nothing, logit, rest) : logit);
+  }
+  const float top = largest(peak);
   const Vec shift(top);
   Vec total(0.0f);
-  for (int64_t j = 0; j < whole; j += W) {
-    const Vec e = (load(row + j) - shift).exp();
+  for (int64_t j = 0; j < keys; j += W) {
+    const Vec x = load(row + j) - shift;
+    Vec e = shorter ? x.exp_u20() : x.exp();
+    if (j == whole) e = Vec::set(Vec(0.0f), e, rest);
     e.store(row + j);
     total = total + e;
   }
-  if (rest) {
-    const Vec e = Vec::set(Vec(0.0f), (load(row + whole, rest) - shift).exp(), rest);
-    e.store(row + whole);
-    total = total + e;
-  }
   const float all = sum(total);
-  const Vec inverse(1.0f / all);
-  for (int64_t j = 0; j < keys; j += W) (load(row + j) * inverse).store(row + j);
-  return top + std::log(all);
+  return {all, top + std::log(all)};
 }
 
 // Keys and values of one (sample, head) in the form that tiles read.
@@ -159,7 +167,7 @@ struct Products {
 
   void logits(const T* q, int64_t q_row, int64_t rows, float* to) {
     const int64_t width = a.width(), columns = a.columns();
-    for (int64_t i = 0; i < rows; i++) widen(q + i * q_row, &query[i * width], a.channels, a.scale);
+    for (int64_t i = 0; i < rows; i++) widen(q + i * q_row, &query[i * width], a.channels);
     product<false>({query.data(), width, 1}, packed.keys_across.data(), columns, to, columns, rows, columns, a.channels);
   }
 
@@ -188,8 +196,6 @@ struct PairProducts {
   void logits(const BF16* q, int64_t q_row, int64_t rows, float* to) {
     const int64_t columns = a.columns();
     dots(q, q_row, reinterpret_cast<const BF16*>(keys.data()), to, rows, columns, a.channels / 2);
-    const Vec scale(a.scale);
-    for (int64_t j = 0; j < rows * columns; j += W) (load(to + j) * scale).store(to + j);
   }
 
   void mix(const float* from, int64_t rows, float* to) {
@@ -199,6 +205,44 @@ struct PairProducts {
     dots(rounded, columns, reinterpret_cast<const BF16*>(values.data()), to, rows, a.width(), (a.keys + 1) / 2);
   }
 };
+
+#ifdef __AMX_BF16__
+
+// The same by the matrix units.
+template <typename T>
+struct TileProducts {
+  static constexpr int P = PARTS<T>;
+  const Attention& a;
+  const int64_t wide, deep;  // steps of channels and of keys
+  Units units;
+  TileBuffer keys, values, left;
+
+  explicit TileProducts(const Attention& attention)
+      : a(attention), wide(steps(a.channels)), deep(steps(a.keys)), keys(tiled_size(a.keys, a.channels, P)),
+        values(tiled_size(a.channels, a.keys, P)), left(2 * std::max(wide, deep) * P * TILE_SIZE) {}
+
+  void enter(const T* k, int64_t k_row, const T* v, int64_t v_row) {
+    pack<Side::right, P>(Matrix<T>{k, k_row, 1, a.keys, a.channels}, keys.data());
+    pack<Side::right, P>(Matrix<T>{v, 1, v_row, a.channels, a.keys}, values.data());
+  }
+
+  void logits(const T* q, int64_t q_row, int64_t rows, float* to) {
+    pack<Side::left, P>(Matrix<T>{q, q_row, 1, rows, a.channels}, left.data());
+    multiplied(keys.data(), wide, a.columns(), to);
+  }
+
+  void mix(const float* weights, int64_t rows, float* to) {
+    pack<Side::left, P>(Matrix<float>{weights, a.columns(), 1, rows, a.keys}, left.data());
+    multiplied(values.data(), deep, a.width(), to);
+  }
+
+  void multiplied(const BF16* right, int64_t depth, int64_t columns, float* to) {
+    for (int64_t j = 0; j < columns; j += BLOCK, right += 2 * depth * P * TILE_SIZE)
+      block_product<P>(left.data(), right, depth, to + j, columns);
+  }
+};
+
+#endif
 
 template <typename T, typename Products>
 struct AttentionForward {
@@ -211,6 +255,7 @@ struct AttentionForward {
   Products products;
   Terms term;
   Floats logits, bias, mixed;
+  float inverse[TILE];
 
   AttentionForward(const Attention& attention, const std::array<at::Tensor, 6>& in, at::Tensor& to, at::Tensor& sums)
       : a(attention), q(in[0]), k(in[1]), v(in[2]), terms{Heads<const T>(in[3]), Heads<const T>(in[4]),
@@ -224,22 +269,27 @@ struct AttentionForward {
     const T* from = q.at(b, h) + first * q.row;
     products.logits(from, q.row, rows, logits.data());
     for (int64_t i = 0; i < rows; i++) {
-      if (a.biased() && first + i >= a.prefix) {
+      const bool biased = a.biased() && first + i >= a.prefix;
+      if (biased) {
         term.read(a, terms, b, h, first + i - a.prefix);
-        term.add_to(a, &logits[i * columns], bias.data());
+        term.sums(a, bias.data());
       }
-      lse[(b * a.heads + h) * a.queries + first + i] = softmax(&logits[i * columns], a.keys);
+      const Softmax s = softmax<std::is_same_v<T, BF16>>(
+          &logits[i * columns], a.keys, a.scale, biased ? bias.data() : nullptr);
+      lse[(b * a.heads + h) * a.queries + first + i] = s.log_sum;
+      inverse[i] = 1.0f / s.sum;
     }
     products.mix(logits.data(), rows, mixed.data());
-    for (int64_t i = 0; i < rows; i++) write(from + i * q.row, &mixed[i * width], b, h, first + i);
+    for (int64_t i = 0; i < rows; i++) write(from + i * q.row, &mixed[i * width], inverse[i], b, h, first + i);
   }
 
-  void write(const T* residual, const float* mix, int64_t b, int64_t h, int64_t row) {
+  void write(const T* residual, const float* mix, float factor, int64_t b, int64_t h, int64_t row) {
     T* to = out.at(b, h) + row * out.row;
-    const bool added = row >= a.residual_from;
+    const Vec scale(factor);
     for (int64_t c = 0; c < a.channels; c += W) {
       const int64_t count = std::min(W, a.channels - c);
-      store(to + c, added ? load(mix + c) + load(residual + c, count) : load(mix + c), count);
+      const Vec y = load(mix + c) * scale;
+      store(to + c, row >= a.residual_from ? y + load(residual + c, count) : y, count);
     }
   }
 };
@@ -259,6 +309,9 @@ void attention_tiles(const Attention& a, const std::array<at::Tensor, 6>& in, at
 
 template <typename T>
 void attention_forward(const Attention& a, const std::array<at::Tensor, 6>& in, at::Tensor& out, at::Tensor& lse) {
+#ifdef __AMX_BF16__
+  if (tiles_work()) return attention_tiles<T, TileProducts<T>>(a, in, out, lse);
+#endif
   if constexpr (std::is_same_v<T, BF16>)
     if (PairProducts::suits(a, in[1].stride(2))) return attention_tiles<T, PairProducts>(a, in, out, lse);
   attention_tiles<T, Products<T>>(a, in, out, lse);

@@ -75,8 +75,14 @@ def flags() -> list[str]:
         libraries += ["-undefined", "dynamic_lookup"]
     else:
         libraries.append("-fopenmp")  # at::parallel_for is OpenMP's, from its header
-    pairs = ["-mavx512bf16"] if name == "AVX512" and torch.cpu._is_avx512_bf16_supported() else []
-    return [*STANDARD, *INSTRUCTIONS.get(name, ()), *pairs, *macros, *includes, *libraries]
+    return [*STANDARD, *INSTRUCTIONS.get(name, ()), *bfloat16(name), *macros, *includes, *libraries]
+
+
+def bfloat16(capability: str) -> list[str]:
+    """Instructions for products of bfloat16: pairs in vectors, and the matrix units where the processor has them."""
+    if capability != "AVX512" or not torch.cpu._is_avx512_bf16_supported():
+        return []
+    return ["-mavx512bf16", *(["-mamx-tile", "-mamx-bf16"] if torch.cpu._is_amx_tile_supported() else [])]
 
 
 def key(command: list[str]) -> str:

@@ -9,7 +9,7 @@ from mvitv2.core.attention import MultiScaleAttention, add_pooled_queries, pooli
 from mvitv2.core.grid import Grid, Layer, num_prefix, pooled
 from mvitv2.core.layers import pool_then_norm
 
-from .operators import load
+from .operators import has_tiles, load
 
 AXES = 3
 DTYPES = (torch.float32, torch.bfloat16)
@@ -34,8 +34,19 @@ def whole(attn: MultiScaleAttention, x: Tensor, grid: Grid) -> tuple[Tensor, Gri
         y = add_pooled_queries(attn.mix_grids(q, k, v, q_grid, k_grid), q, q_grid, attn.residual)
         return y.transpose(1, 2).flatten(2), q_grid
     first = {"none": -1, "grid": num_prefix(q, q_grid), "all": 0}[attn.residual]
-    y = mixed(q, k, v, attn.position_terms(q, q_grid, k_grid), first)
+    y = mixed(q, k, v, position_terms(attn, q, q_grid, k_grid), first)
     return y.flatten(2), q_grid
+
+
+def position_terms(attn: MultiScaleAttention, q: Tensor, q_grid: Grid, k_grid: Grid) -> list[Tensor]:
+    """``attn.position_terms``; by the matrix units where there are such, and no gradients are asked for."""
+    every_axis = all(axis in attn.tabled for axis in attn.axes)
+    recorded = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
+    if recorded or not every_axis or attn.position_scale != 1.0 or not has_tiles():
+        return attn.position_terms(q, q_grid, k_grid)
+    rows = [attn.rows(axis, q_grid, k_grid) for axis in attn.axes]
+    grid = (1,) * (AXES - len(q_grid)) + tuple(q_grid)
+    return torch.ops.mvitv2_cpu.tile_terms(q[:, :, num_prefix(q, q_grid) :], rows, grid)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, terms: Sequence[Tensor]) -> Tensor:

@@ -4,13 +4,17 @@
 
 #include "attention.h"
 #include "attention_backward.h"
+#include "linear.h"
+#include "max_pool.h"
 #include "pooling.h"
+#include "terms.h"
 
 namespace mvitv2 {
 namespace {
 
 using at::Tensor;
 using Ints = at::IntArrayRef;
+using Maybe = std::optional<Tensor>;
 
 template <typename Launch>
 void dispatch(const Tensor& x, Launch launch) {
@@ -63,6 +67,30 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> pool_norm_backward(
   return {dx, total.narrow(0, 0, p.taps()).contiguous(), total[p.taps() + 1].clone(), total[p.taps() + 2].clone()};
 }
 
+// A pooling without weights of tokens (B, N, C).
+Pooling unweighted(const Tensor& x, Ints grid, Ints kernel, Ints stride, Ints padding) {
+  const int64_t taps = kernel[0] * kernel[1] * kernel[2];
+  const Pooling p = pooling(x.unsqueeze(2), at::empty({taps, x.size(2)}, x.options()), grid, kernel, stride, padding, 0);
+  TORCH_CHECK(p.prefix == 0, "mvitv2: ", x.size(1), " tokens are no grid of ", grid);
+  return p;
+}
+
+Tensor pooled_maxima(const Tensor& x, Ints grid, Ints kernel, Ints stride, Ints padding) {
+  const Tensor from = dense_channels(x);
+  const Pooling p = unweighted(from, grid, kernel, stride, padding);
+  Tensor out = at::empty({x.size(0), p.tokens(), x.size(2)}, x.options());
+  dispatch(x, [&](auto zero) { max_pool_forward<decltype(zero)>(p, from, out); });
+  return out;
+}
+
+Tensor pooled_maxima_backward(const Tensor& dy, const Tensor& x, Ints grid, Ints kernel, Ints stride, Ints padding) {
+  const Tensor from = dense_channels(x);
+  const Pooling p = unweighted(from, grid, kernel, stride, padding);
+  Tensor dx = at::empty(x.sizes(), x.options());
+  dispatch(x, [&](auto zero) { max_pool_backward<decltype(zero)>(p, dy.contiguous(), from, dx); });
+  return dx;
+}
+
 // Terms as they are, or empty stand-ins where there are none.
 std::array<Tensor, 6> inputs(const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<Tensor>& terms) {
   const Tensor none = at::empty({q.size(0), q.size(1), 0, 0}, q.options());
@@ -106,9 +134,139 @@ std::vector<Tensor> attend_backward(const Tensor& dy, const Tensor& q, const Ten
   return {to.begin(), to.begin() + 3 + static_cast<int64_t>(terms.size())};
 }
 
+// What products are made of here.
+std::string instructions() {
+  if (tiles_work()) return "AMX";
+  if (DOTS) return "AVX512-BF16";
+  return W == 16 ? "AVX512" : W == 8 ? "AVX2" : "no vectors";
+}
+
+void check_tiles() { TORCH_CHECK(tiles_work(), "mvitv2: this processor has no matrix units (AMX) that this process may use"); }
+
+#ifdef __AMX_BF16__
+
+template <typename T>
+Matrix<T> matrix(const Tensor& x) {
+  return {x.const_data_ptr<T>(), x.stride(0), x.stride(1), x.size(0), x.size(1)};
+}
+
+// One of the strides is 1, as tiles are packed from.
+Tensor packable(const Tensor& x) { return x.stride(0) == 1 || x.stride(1) == 1 ? x : x.contiguous(); }
+
+// The right side of products: (N, K), where products sum over K, as tiles.
+template <typename T>
+Tensor packed_right(const Tensor& given, int parts) {
+  const Tensor from = packable(given);
+  Tensor to = at::empty({tiled_size(from.size(0), from.size(1), parts)}, from.options().dtype(at::kBFloat16));
+  BF16* tiles = to.data_ptr<BF16>();
+  if constexpr (std::is_same_v<T, float>)
+    if (parts == 3) return pack_in_parallel<Side::right, 3>(matrix<T>(from), tiles), to;
+  return pack_in_parallel<Side::right, 1>(matrix<T>(from), tiles), to;
+}
+
+Tensor tile_pack(const Tensor& weight) {
+  check_tiles();
+  Tensor to;
+  dispatch(weight, [&](auto zero) { to = packed_right<decltype(zero)>(weight, PARTS<decltype(zero)>); });
+  return to;
+}
+
+// Rows (M, K) times tiles of (N, K), to rows (M, N).
+template <typename T>
+void multiply_rows(const Tensor& given, const Norm& norm, const Tensor& tiles, int parts, const Finish<T>& finish) {
+  const Tensor rows = packable(given);
+  const BF16* right = tiles.const_data_ptr<BF16>();
+  dispatch(rows, [&](auto zero) {
+    using S = decltype(zero);
+    if constexpr (std::is_same_v<S, float>)
+      if (parts == 3) return tile_product<3>(matrix<float>(rows), norm, right, finish);
+    tile_product<1>(matrix<S>(rows), norm, right, finish);
+  });
+}
+
+Tensor floats(const Maybe& x) { return x ? x->to(at::kFloat).contiguous() : Tensor(); }
+const float* pointer(const Tensor& x) { return x.defined() ? x.const_data_ptr<float>() : nullptr; }
+
+Tensor tile_linear(const Tensor& x, const Tensor& packed, const Maybe& bias, int64_t features, bool activated,
+                   const Maybe& residual, const Maybe& gamma, const Maybe& beta, double eps) {
+  check_tiles();
+  const int64_t depth = x.size(-1);
+  // a norm reads channels side by side
+  const Tensor rows = gamma ? dense_channels(x.reshape({-1, depth})) : x.reshape({-1, depth}), shift = floats(bias), scale = floats(gamma), offset = floats(beta);
+  const Tensor added = residual ? residual->contiguous() : Tensor();
+  auto sizes = x.sizes().vec();
+  sizes.back() = features;
+  Tensor out = at::empty(sizes, x.options());
+  TORCH_CHECK(!gamma == !beta && (!gamma || gamma->numel() == depth), "mvitv2: a norm of ", depth, " channels needs both of its vectors");
+  TORCH_CHECK(!residual || (added.scalar_type() == x.scalar_type() && added.numel() == out.numel()),
+              "mvitv2: the residual is not of the result's type and size");
+  dispatch(x, [&](auto zero) {
+    using T = decltype(zero);
+    TORCH_CHECK(packed.numel() == tiled_size(features, depth, PARTS<T>), "mvitv2: ", packed.numel(),
+                " packed numbers are no weight (", features, ", ", depth, ") in ", x.scalar_type());
+    const T* plus = residual ? added.const_data_ptr<T>() : nullptr;
+    const Finish<T> finish{out.data_ptr<T>(), rows.size(0), features, pointer(shift), plus, activated};
+    multiply_rows<T>(rows, Norm{pointer(scale), pointer(offset), eps}, packed, PARTS<T>, finish);
+  });
+  return out;
+}
+
+Tensor tile_matmul(const Tensor& a, const Tensor& b, const Maybe& bias, at::ScalarType dtype) {
+  check_tiles();
+  TORCH_CHECK(a.dim() == 2 && b.dim() == 2 && a.size(1) == b.size(0), "mvitv2: no product of ", a.sizes(), " and ", b.sizes());
+  const int parts = a.scalar_type() == at::kFloat && b.scalar_type() == at::kFloat ? 3 : 1;
+  Tensor tiles, out = at::empty({a.size(0), b.size(1)}, a.options().dtype(dtype));
+  const Tensor shift = floats(bias);
+  dispatch(b, [&](auto zero) { tiles = packed_right<decltype(zero)>(b.t(), parts); });
+  dispatch(out, [&](auto zero) {
+    using T = decltype(zero);
+    multiply_rows<T>(a, Norm(), tiles, parts, Finish<T>{out.data_ptr<T>(), out.size(0), out.size(1), pointer(shift), nullptr, false});
+  });
+  return out;
+}
+
+// For every axis the terms (B, h, N, size) of queries (B, h, N, d) and their rows (place, size, d).
+std::vector<Tensor> tile_terms(const Tensor& q, const std::vector<Tensor>& rows, Ints grid) {
+  check_tiles();
+  const Tensor from = dense_channels(q);
+  TORCH_CHECK(rows.size() <= 3 && grid.size() == 3 && grid[0] * grid[1] * grid[2] == q.size(2), "mvitv2: ", q.size(2),
+              " queries are no grid of ", grid);
+  std::vector<Tensor> terms;
+  for (size_t i = 0; i < rows.size(); i++) {
+    const int axis = static_cast<int>(3 - rows.size() + i);
+    TORCH_CHECK(rows[i].size(0) == grid[axis] && rows[i].size(2) == q.size(3), "mvitv2: rows ", rows[i].sizes(),
+                " do not fit queries ", q.sizes(), " on a grid of ", grid);
+    terms.push_back(at::empty({q.size(0), q.size(1), q.size(2), rows[i].size(1)}, q.options()));
+    dispatch(q, [&](auto zero) {
+      using T = decltype(zero);
+      axis_terms<T>(from, rows[i].to(q.scalar_type()).contiguous(), {grid[0], grid[1], grid[2]}, axis, terms.back());
+    });
+  }
+  return terms;
+}
+
+#else
+
+std::vector<Tensor> tile_terms(const Tensor&, const std::vector<Tensor>&, Ints) { return check_tiles(), std::vector<Tensor>(); }
+Tensor tile_pack(const Tensor&) { return check_tiles(), Tensor(); }
+Tensor tile_linear(const Tensor&, const Tensor&, const Maybe&, int64_t, bool, const Maybe&, const Maybe&, const Maybe&, double) {
+  return check_tiles(), Tensor();
+}
+Tensor tile_matmul(const Tensor&, const Tensor&, const Maybe&, at::ScalarType) { return check_tiles(), Tensor(); }
+
+#endif
+
 }  // namespace
 
 TORCH_LIBRARY(mvitv2_cpu, m) {
+  m.def("max_pool(Tensor x, int[] grid, int[] kernel, int[] stride, int[] padding) -> Tensor");
+  m.def("max_pool_backward(Tensor dy, Tensor x, int[] grid, int[] kernel, int[] stride, int[] padding) -> Tensor");
+  m.def("instructions() -> str", &instructions);
+  m.def("tile_terms(Tensor q, Tensor[] rows, int[] grid) -> Tensor[]");
+  m.def("tile_pack(Tensor weight) -> Tensor");
+  m.def("tile_linear(Tensor x, Tensor packed, Tensor? bias, int features, bool gelu, Tensor? residual, "
+        "Tensor? gamma, Tensor? beta, float eps) -> Tensor");
+  m.def("tile_matmul(Tensor a, Tensor b, Tensor? bias, ScalarType dtype) -> Tensor");
   m.def("pool_norm(Tensor x, Tensor weight, Tensor gamma, Tensor beta, int[] grid, int[] kernel, int[] stride, "
         "int[] padding, float eps) -> Tensor");
   m.def("pool_norm_backward(Tensor dy, Tensor x, Tensor weight, Tensor gamma, int[] grid, int[] kernel, int[] stride, "
@@ -123,6 +281,12 @@ TORCH_LIBRARY_IMPL(mvitv2_cpu, CPU, m) {
   m.impl("pool_norm_backward", &pool_norm_backward);
   m.impl("attend", &attend);
   m.impl("attend_backward", &attend_backward);
+  m.impl("max_pool", &pooled_maxima);
+  m.impl("max_pool_backward", &pooled_maxima_backward);
+  m.impl("tile_terms", &tile_terms);
+  m.impl("tile_pack", &tile_pack);
+  m.impl("tile_linear", &tile_linear);
+  m.impl("tile_matmul", &tile_matmul);
 }
 
 }  // namespace mvitv2

@@ -43,22 +43,65 @@ def missing() -> str | None:
     return None
 
 
+@torch.compiler.assume_constant_result
+@cache
+def instructions() -> str:
+    """What products are made of here: ``"AMX"`` where there are matrix units, else vectors; ``"none"`` if not built."""
+    return torch.ops.mvitv2_cpu.instructions() if missing() is None else "none"
+
+
+@torch.compiler.assume_constant_result
+def has_tiles() -> bool:
+    """Whether the operators whose names begin with ``tile_`` run here: they need matrix units."""
+    return instructions() == "AMX"
+
+
 def register() -> None:
     """Shapes without data, and gradients."""
     torch.library.register_fake(f"{NAMESPACE}::pool_norm", _pooled_shape)
     torch.library.register_fake(f"{NAMESPACE}::pool_norm_backward", _pooled_gradient_shapes)
     torch.library.register_fake(f"{NAMESPACE}::attend", _attended_shape)
     torch.library.register_fake(f"{NAMESPACE}::attend_backward", _attended_gradient_shapes)
+    torch.library.register_fake(f"{NAMESPACE}::max_pool", _max_pooled_shape)
+    torch.library.register_fake(f"{NAMESPACE}::max_pool_backward", _max_pooled_gradient_shape)
+    torch.library.register_fake(f"{NAMESPACE}::tile_matmul", _product_shape)
+    torch.library.register_autograd(f"{NAMESPACE}::max_pool", _max_pool_gradient, setup_context=_keep_max_pooling)
     torch.library.register_autograd(f"{NAMESPACE}::pool_norm", _pool_norm_gradient, setup_context=_keep_pooling)
     torch.library.register_autograd(f"{NAMESPACE}::attend", _attend_gradient, setup_context=_keep_attention)
 
 
 def _pooled_shape(x: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, *sizes: Any) -> Tensor:
-    grid, kernel, stride, padding, _ = sizes
+    before, after = _tokens(*sizes[:4])
+    return x.new_empty(x.shape[0], x.shape[1] - before + after, x.shape[2], x.shape[3])
+
+
+def _tokens(grid: Any, kernel: Any, stride: Any, padding: Any) -> tuple[int, int]:
     before, after = 1, 1
     for n, k, s, p in zip(grid, kernel, stride, padding, strict=True):
         before, after = before * n, after * ((n + 2 * p - k) // s + 1)
-    return x.new_empty(x.shape[0], x.shape[1] - before + after, x.shape[2], x.shape[3])
+    return before, after
+
+
+def _max_pooled_shape(x: Tensor, *sizes: Any) -> Tensor:
+    return x.new_empty(x.shape[0], _tokens(*sizes)[1], x.shape[2])
+
+
+def _max_pooled_gradient_shape(dy: Tensor, x: Tensor, *sizes: Any) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _product_shape(a: Tensor, b: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    return a.new_empty(a.shape[0], b.shape[1], dtype=dtype)
+
+
+def _keep_max_pooling(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, *ctx.sizes = inputs
+    ctx.save_for_backward(x)
+
+
+def _max_pool_gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    (x,) = ctx.saved_tensors
+    return torch.ops.mvitv2_cpu.max_pool_backward(dy, x, *ctx.sizes), *[None] * len(ctx.sizes)
 
 
 def _pooled_gradient_shapes(dy: Tensor, x: Tensor, weight: Tensor, gamma: Tensor, *sizes: object) -> tuple[Tensor, ...]:

@@ -15,7 +15,7 @@ using Vec = at::vec::Vectorized<float>;
 using BF16 = at::BFloat16;
 constexpr int64_t W = Vec::size();
 
-inline int64_t padded(int64_t n) { return (n + W - 1) / W * W; }
+inline int64_t padded(int64_t n, int64_t to = W) { return (n + to - 1) / to * to; }
 
 // Floats whose first one lies where a vector likes to start; 0 at first.
 class Floats {

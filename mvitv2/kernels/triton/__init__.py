@@ -5,9 +5,20 @@ here. What they cannot do raises an error, there is no way round in silence. The
 how fast they are on a GPU is not measured.
 """
 
-from .attend import attend
+from .attend import attend, takes
 from .device import Availability, available
 from .pool import Pool, pool_norm, pool_norm_each
-from .whole import fused, pool_tokens
+from .whole import fused, pool_tokens, whole
 
-__all__ = ["Availability", "Pool", "attend", "available", "fused", "pool_norm", "pool_norm_each", "pool_tokens"]
+__all__ = [
+    "Availability",
+    "Pool",
+    "attend",
+    "available",
+    "fused",
+    "pool_norm",
+    "pool_norm_each",
+    "pool_tokens",
+    "takes",
+    "whole",
+]

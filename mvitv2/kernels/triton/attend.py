@@ -67,6 +67,12 @@ def attend(
     return attend_op(q, k, v, list(terms), residual_from, tokens, tf32, keep)[0]
 
 
+def takes(dtype: torch.dtype, channels: int, sizes: Sequence[int]) -> bool:
+    """Whether the kernels take queries of a type, heads of so many channels, and axes of these sizes."""
+    summed = len(sizes) <= MOST_AXES and (len(sizes) < 2 or max(sizes) <= LONGEST_SUMMED)
+    return dtype in DTYPES and channels <= LARGEST_HEAD and summed
+
+
 def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
     """Refuse what the kernels do not take.
 

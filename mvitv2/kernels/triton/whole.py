@@ -20,8 +20,11 @@ def fused(attn: MultiScaleAttention, x: Tensor, grid: Grid) -> tuple[Tensor, Gri
     Raises:
         ValueError: Types, sizes or devices that the kernels do not take.
     """
-    if attn.attend is not attend:
-        return pooling_attention(attn, x, grid)
+    return (whole if attn.attend is attend else pooling_attention)(attn, x, grid)
+
+
+def whole(attn: MultiScaleAttention, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+    """:func:`fused` without a look at ``attn.attend``, which is asked for windows alone."""
     (q, q_grid), (k, k_grid), (v, _) = queries_keys_values(attn, x, grid)
     if attn.spec.windows is not None:  # residual pooling is over the whole grid, attention is not
         y = add_pooled_queries(attn.mix_grids(q, k, v, q_grid, k_grid), q, q_grid, attn.residual)

@@ -1,0 +1,148 @@
+"""Products by matrix units: float32 as exact as float32, bfloat16 as exact as its roundings, in any layout and size."""
+
+import copy
+
+import hypothesis
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from mvitv2.core.grid import Grid
+from mvitv2.core.relpos import axis_term
+from mvitv2.kernels import Linear, cpp
+from mvitv2.kernels.linear import TileProduct
+
+pytestmark = pytest.mark.skipif(not cpp.has_tiles(), reason=f"products are made by {cpp.instructions()} here, not AMX")
+
+# float32: other order of sums; bfloat16: roundings of inputs and result
+TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 1e-2}
+SIZES = st.integers(1, 100)
+
+
+def close(found: Tensor, wanted: Tensor, tolerance: float) -> None:
+    assert (found.double() - wanted).abs().max() <= tolerance * wanted.abs().max().clamp(min=1e-30)
+
+
+@pytest.fixture
+def poisoned():
+    """Fresh memory is full of NaN: what is not written shows."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@hypothesis.settings(max_examples=30, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.given(
+    rows=SIZES,
+    depth=SIZES,
+    columns=SIZES,
+    dtype=st.sampled_from(list(TOLERANCE)),
+    turned=st.tuples(*[st.booleans()] * 2),
+)
+@pytest.mark.usefixtures("poisoned")
+def test_a_product_of_any_size_and_layout(rows, depth, columns, dtype, turned) -> None:
+    a, b, bias = torch.randn(rows, depth).to(dtype), torch.randn(depth, columns).to(dtype), torch.randn(columns)
+    left = a.t().contiguous().t() if turned[0] else a
+    right = b.t().contiguous().t() if turned[1] else b
+    found = torch.ops.mvitv2_cpu.tile_matmul(left, right, bias, dtype)
+    close(found, a.double() @ b.double() + bias, TOLERANCE[dtype])
+    assert torch.equal(found, torch.ops.mvitv2_cpu.tile_matmul(left, right, bias, dtype))
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("gelu", [True, False])
+@pytest.mark.parametrize("shape", [(1, 33), (2, 5, 72), (70, 96)])
+def test_everything_in_one_pass(shape: tuple[int, ...], gelu: bool, dtype: torch.dtype) -> None:
+    layer, norm = nn.Linear(shape[-1], 41), nn.LayerNorm(shape[-1])
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    layer, norm = layer.to(dtype), norm.to(dtype)
+    x, residual = (2 * torch.randn(*shape) + 1).to(dtype), torch.randn(*shape[:-1], 41).to(dtype)
+    packed = torch.ops.mvitv2_cpu.tile_pack(layer.weight)
+    given = (x, packed, layer.bias, 41, gelu, residual, norm.weight, norm.bias, norm.eps)
+    exact = copy.deepcopy(layer).double()(copy.deepcopy(norm).double()(x.double()))
+    wanted = (F.gelu(exact) if gelu else exact) + residual.double()
+    close(torch.ops.mvitv2_cpu.tile_linear(*given), wanted.detach(), TOLERANCE[dtype])
+
+
+def test_tokens_whose_channels_lie_apart_are_normed_all_the_same() -> None:
+    x, layer, norm = torch.randn(1, 40, 60).transpose(1, 2), nn.Linear(40, 8), nn.LayerNorm(40)
+    packed = torch.ops.mvitv2_cpu.tile_pack(layer.weight)
+    found = torch.ops.mvitv2_cpu.tile_linear(x, packed, layer.bias, 8, False, None, norm.weight, norm.bias, norm.eps)
+    torch.testing.assert_close(found, layer(norm(x)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "q_grid, k_sizes", [((5, 6), (10, 35)), ((14, 14), (7, 7)), ((3, 4, 5), (2, 4, 33)), ((1, 40), (1, 3))]
+)
+def test_position_terms_are_those_of_the_core(q_grid: Grid, k_sizes: Grid) -> None:
+    n = torch.Size(q_grid).numel()
+    q = torch.randn(2, 1 + n, 3, 20).transpose(1, 2)[:, :, 1:]  # as pooling leaves them, behind a class token
+    rows = [torch.randn(g, k, 20) for g, k in zip(q_grid, k_sizes, strict=True)]
+    terms = torch.ops.mvitv2_cpu.tile_terms(q, rows, (1,) * (3 - len(q_grid)) + q_grid)
+    for axis, (found, row) in enumerate(zip(terms, rows, strict=True)):
+        close(found, axis_term(q.double(), row.double(), axis, q_grid), 3e-6)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_and_its_gradients(bias: bool, dtype: torch.dtype) -> None:
+    layer = nn.Linear(50, 34, bias).to(dtype)
+    exact = copy.deepcopy(layer).double()
+    x, upstream = torch.randn(2, 40, 50).to(dtype), torch.randn(2, 40, 34).to(dtype)
+    layer.__class__ = Linear
+    ours, theirs = x.clone().requires_grad_(), x.double().requires_grad_()
+    found, wanted = layer(ours), exact(theirs)
+    assert type(found.grad_fn).__name__ == "TileProductBackward"
+    close(found, wanted.detach(), TOLERANCE[dtype])
+    gradients = torch.autograd.grad(wanted, [theirs, *exact.parameters()], upstream.double())
+    for g, w in zip(torch.autograd.grad(found, [ours, *layer.parameters()], upstream), gradients, strict=True):
+        assert g.dtype == dtype
+        close(g, w, TOLERANCE[dtype])
+
+
+def test_autocast_multiplies_bfloat16_and_gives_gradients_of_the_weights_type() -> None:
+    layer = Linear(50, 34)
+    x = torch.randn(80, 50, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == torch.bfloat16
+    y.float().square().sum().backward()
+    assert (
+        x.grad is not None
+        and layer.weight.grad is not None
+        and x.grad.dtype == layer.weight.grad.dtype == torch.float32
+    )
+    plain = F.linear(x.bfloat16(), layer.weight.bfloat16(), layer.bias.bfloat16())
+    torch.testing.assert_close(y, plain, rtol=2e-2, atol=2e-2)
+
+
+def test_few_rows_go_the_usual_way() -> None:
+    layer = Linear(50, 34)
+    assert type(layer(torch.randn(2, 50)).grad_fn).__name__ != "TileProductBackward"
+
+
+def test_a_sum_that_is_not_finite_is_told() -> None:
+    x = torch.randn(64, 32)
+    x[3, 5] = torch.inf
+    y = TileProduct.apply(x, torch.randn(32, 32), None)
+    assert isinstance(y, Tensor)
+    assert not y[3].isfinite().any() and y[[0, 1, 2, 4]].isfinite().all()
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    operators = torch.ops.mvitv2_cpu
+    with pytest.raises(RuntimeError, match="no product of"):
+        operators.tile_matmul(torch.randn(3, 4), torch.randn(3, 4), None, torch.float32)
+    packed = operators.tile_pack(torch.randn(8, 40))
+    with pytest.raises(RuntimeError, match="packed numbers are no weight"):
+        operators.tile_linear(torch.randn(3, 90), packed, None, 8, False, None, None, None, 0.0)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # of opcheck itself
+def test_the_product_is_registered_in_full() -> None:
+    given = (torch.randn(5, 40), torch.randn(40, 7), torch.randn(7), torch.float32)
+    torch.library.opcheck(torch.ops.mvitv2_cpu.tile_matmul.default, given)
