@@ -1,14 +1,13 @@
-"""What is measured, as data, and the models that take part."""
+"""What is measured, as data."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
-import torch
-from torch import Tensor, nn
-
-from mvitv2.extras import MissingExtra, required
-from mvitv2.kernels import BACKENDS, cpp, optimize_for_inference
-from mvitv2.models import create_model
+Precision = Literal["float32", "bfloat16", "autocast"]
+TIMM = {"mvitv2_t": "mvitv2_tiny", "mvitv2_s": "mvitv2_small", "mvitv2_b": "mvitv2_base", "mvitv2_l": "mvitv2_large"}
+TORCHVISION = {"mvitv2_s_16x4": "mvit_v2_s"}
+HIERA = {"mvitv2_t": "hiera_tiny_224", "mvitv2_s": "hiera_small_224", "mvitv2_b": "hiera_base_224"}
+"""Of about the same size, for context: another architecture, never the peer of a ratio."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +18,10 @@ class Case:
     batch: int
     shape: tuple[int, ...]
     """Of one input: ``(C, H, W)`` or ``(C, T, H, W)``."""
-    dtype: str = "float32"
+    dtype: Precision = "float32"
+    """Of weights and inputs; ``"autocast"`` keeps both in float32 and lets products be bfloat16."""
     trains: bool = False
+    """A forward and a backward pass, else inference."""
 
     @property
     def name(self) -> str:
@@ -28,66 +29,49 @@ class Case:
         size = "x".join(map(str, self.shape[1:]))
         return f"{self.variant} {size} batch {self.batch} {self.dtype} {'training' if self.trains else 'inference'}"
 
+    @property
+    def by_windows(self) -> bool:
+        """Whether this is a detection backbone, which attends inside windows and has no classes."""
+        return self.variant.endswith("_det")
 
+
+IMAGE = (3, 224, 224)
+CLIP = (3, 16, 224, 224)
+LARGE = (3, 1024, 1024)
 QUICK = (
-    Case("mvitv2_t", 1, (3, 224, 224)),
-    Case("mvitv2_t", 1, (3, 224, 224), dtype="bfloat16"),
+    Case("mvitv2_t", 1, IMAGE),
+    Case("mvitv2_t", 1, IMAGE, dtype="bfloat16"),
 )
+MAIN = (
+    *(Case("mvitv2_s", b, IMAGE, dtype=d) for d in ("float32", "bfloat16") for b in (1, 8)),
+    Case("mvitv2_s", 2, IMAGE, trains=True),
+    Case("mvitv2_s", 2, IMAGE, dtype="autocast", trains=True),
+    Case("mvitv2_s_16x4", 1, CLIP),
+    Case("mvitv2_s_16x4", 1, CLIP, dtype="bfloat16"),
+    Case("mvitv2_t_det", 1, LARGE, dtype="bfloat16"),
+)
+"""The rows that the README shows."""
 FULL = (
-    *(Case("mvitv2_s", b, (3, 224, 224), dtype=d) for d in ("float32", "bfloat16") for b in (1, 8)),
-    Case("mvitv2_s", 4, (3, 224, 224), trains=True),
-    Case("mvitv2_s", 4, (3, 224, 224), dtype="bfloat16", trains=True),
-    Case("mvitv2_s_16x4", 1, (3, 16, 224, 224)),
-    Case("mvitv2_s_16x4", 1, (3, 16, 224, 224), dtype="bfloat16"),
+    *(
+        Case(f"mvitv2_{size}", b, IMAGE, dtype=d)
+        for size in "tsbl"
+        for d in ("float32", "bfloat16", "autocast")
+        for b in (1, 8, 32)
+    ),
+    *(Case(f"mvitv2_{size}", 8, IMAGE, dtype=d, trains=True) for size in "tsbl" for d in ("float32", "autocast")),
+    *(Case("mvitv2_s_16x4", 1, CLIP, dtype=d) for d in ("float32", "bfloat16", "autocast")),
+    *(Case("mvitv2_s_16x4", 1, CLIP, dtype=d, trains=True) for d in ("float32", "autocast")),
+    *(Case("mvitv2_t_det", 1, LARGE, dtype=d) for d in ("float32", "bfloat16", "autocast")),
 )
-SETS = {"quick": QUICK, "full": FULL}
-TIMM = {"mvitv2_t": "mvitv2_tiny", "mvitv2_s": "mvitv2_small", "mvitv2_b": "mvitv2_base", "mvitv2_l": "mvitv2_large"}
-TORCHVISION = {"mvitv2_s_16x4": "mvit_v2_s"}
-Step = Callable[[], object]
-
-
-def candidates(case: Case) -> dict[str, nn.Module]:
-    """Our backends, and every peer that has the model and is installed; speed does not depend on weights."""
-    models: dict[str, nn.Module] = {}
-    for backend in BACKENDS:
-        if backend != "cpp" or cpp.available():
-            models[f"mvitv2 {backend}"] = create_model(case.variant, backend=backend)
-    if not case.trains:
-        models["mvitv2 optimized"] = optimize_for_inference(create_model(case.variant))
-    for library, names in (("timm", TIMM), ("torchvision.models", TORCHVISION)):
-        if case.variant in names:
-            try:
-                models[library.partition(".")[0]] = _peer(library, names[case.variant])
-            except MissingExtra:
-                continue
-    return models
-
-
-def _peer(library: str, name: str) -> nn.Module:
-    module = required(library, extra="train")
-    return module.create_model(name) if library == "timm" else module.get_model(name)
-
-
-def step_of(case: Case, model: nn.Module, device: str) -> Step:
-    """One inference, or one forward and backward pass."""
-    dtype = getattr(torch, case.dtype)
-    model = model.to(device=device)
-    pixels = torch.randn(case.batch, *case.shape, device=device)
-    if case.trains:
-        model.train()
-        return lambda: _train(model, pixels, dtype)
-    model.to(dtype).eval()
-    pixels = pixels.to(dtype)
-    return lambda: _infer(model, pixels)
-
-
-def _infer(model: nn.Module, pixels: Tensor) -> Tensor:
-    with torch.inference_mode():
-        return model(pixels)
-
-
-def _train(model: nn.Module, pixels: Tensor, dtype: torch.dtype) -> None:
-    model.zero_grad(set_to_none=True)
-    with torch.autocast(pixels.device.type, dtype, enabled=dtype != torch.float32):
-        loss = model(pixels).float().square().mean()
-    loss.backward()
+GPU = (
+    *(
+        Case(f"mvitv2_{size}", b, IMAGE, dtype=d)
+        for size in "tsbl"
+        for d in ("float32", "bfloat16", "autocast")
+        for b in (1, 32, 256)
+    ),
+    *(Case(f"mvitv2_{size}", b, IMAGE, dtype="autocast", trains=True) for size in "tsbl" for b in (32, 256)),
+    *(Case("mvitv2_s_16x4", 8, CLIP, dtype="autocast", trains=trains) for trains in (False, True)),
+    *(Case("mvitv2_t_det", 1, LARGE, dtype=d) for d in ("bfloat16", "autocast")),
+)
+SETS: dict[str, tuple[Case, ...]] = {"quick": QUICK, "main": MAIN, "full": FULL, "gpu": GPU}

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import torch
 
-LIBRARIES = ("torch", "torchvision", "timm", "mvitv2")
+from mvitv2.kernels import cpp
+
+LIBRARIES = ("torch", "torchvision", "timm", "openvino", "onnxruntime", "mvitv2")
 
 
 def describe() -> dict[str, object]:
@@ -17,6 +19,7 @@ def describe() -> dict[str, object]:
         "processor": processor(),
         "cores": os.cpu_count(),
         "vector_instructions": torch.backends.cpu.get_cpu_capability(),
+        "products": cpp.instructions(),
         "threads": torch.get_num_threads(),
         "devices": devices,
         "system": platform.platform(),

@@ -20,6 +20,9 @@ class Timing:
     """Tenth and ninetieth percentile."""
     peak_bytes: int | None
     """Most memory taken on the device in a step; only devices that count are asked."""
+    slowest: float = 0.0
+    """Ninety-ninth percentile: the slowest, where there are fewer than a hundred rounds."""
+    rounds: int = 0
 
 
 def interleaved(
@@ -48,10 +51,12 @@ def interleaved(
                 peaks[name] = max(peaks.get(name, 0), torch.cuda.max_memory_allocated())
             if turn:
                 seconds[name].append(now() - start)
-    return {name: _timing(times, peaks.get(name)) for name, times in seconds.items()}
+    return {name: timing(times, peaks.get(name)) for name, times in seconds.items()}
 
 
-def _timing(seconds: list[float], peak: int | None) -> Timing:
+def timing(seconds: list[float], peak: int | None = None) -> Timing:
+    """Percentiles of measured seconds."""
     ordered = sorted(seconds)
     last = len(ordered) - 1
-    return Timing(statistics.median(ordered), ordered[round(0.1 * last)], ordered[round(0.9 * last)], peak)
+    low, high, slowest = (ordered[round(share * last)] for share in (0.1, 0.9, 0.99))
+    return Timing(statistics.median(ordered), low, high, peak, slowest, len(ordered))

@@ -49,6 +49,7 @@ COMMANDS = {
             "Write weights for timm, torchvision, detectron2 and others, or read theirs into our own.",
         ),
         ("recipes", "recipes", "Name the recipes for training, with their sources; show one in full."),
+        ("bench", "bench", "Measure how fast this package is on this machine, beside its peers."),
         ("doctor", "doctor", "Report versions, devices, threads, attention backends and optional libraries."),
     )
 }
