@@ -4,6 +4,7 @@ Both sum gradients over processes; the mean over images is in the loss already, 
 whole step. So it does not matter that processes have different numbers of images.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -44,7 +45,9 @@ class Copies(Called):
     """A copy in each process: DDP, with a sum where it would take a mean."""
 
     def __init__(self, model: MViT):
-        parallel = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        parallel = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+        # of the depthwise pools, whose gradients come with channels last: copied, and the same numbers
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         parallel.register_comm_hook(None, _summed)
         super().__init__(parallel)
 

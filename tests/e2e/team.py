@@ -55,7 +55,7 @@ class Team:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__, work.__module__])
         self.folder, meet = folder, {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-        self.members = []
+        self.members, self.began = [], time.time_ns()
         for rank in range(count):
             place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), **meet}
             if slurm:
@@ -67,7 +67,7 @@ class Team:
     def wait_for(self, steps: int) -> None:
         """Wait until the log tells of so many steps."""
         end = time.monotonic() + LIMIT
-        while len(logged_steps(self.folder)) < steps:
+        while len(logged_steps(self.folder, since=self.began)) < steps:
             if time.monotonic() > end or not all(member.is_alive() for member in self.members):
                 raise TimeoutError(f"no step {steps}: {self.errors()}")
             time.sleep(0.002)

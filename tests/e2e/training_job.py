@@ -112,8 +112,8 @@ class Child:
 
     def __init__(self, folder: Path, **settings: Any):
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
-        self.folder = folder
+        context.set_forkserver_preload([__name__, f"{__package__}.team"])  # of the first child, for all
+        self.folder, self.began = folder, time.time_ns()
         self.process = context.Process(target=_child, args=(str(folder), settings))
         self.process.start()
 
@@ -121,7 +121,7 @@ class Child:
         """Wait until the log tells of so many steps; ``False`` if the child ended before."""
         end = time.monotonic() + LIMIT
         while time.monotonic() < end:
-            if len(logged_steps(self.folder)) >= steps:
+            if len(logged_steps(self.folder, since=self.began)) >= steps:
                 return True
             if not self.process.is_alive():
                 return False
@@ -159,7 +159,9 @@ def killed_and_resumed(folder: Path, moments: Sequence[tuple[int, float]], **set
     return hits
 
 
-def logged_steps(folder: Path) -> list[str]:
-    """Whole lines of the log."""
+def logged_steps(folder: Path, *, since: int = 0) -> list[str]:
+    """Whole lines of the log; none where no run has opened it since that time, in nanoseconds."""
     path = folder / "metrics.jsonl"
-    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")] if path.exists() else []
+    if not path.exists() or path.stat().st_mtime_ns < since:
+        return []
+    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
