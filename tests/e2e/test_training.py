@@ -28,7 +28,7 @@ from .training_job import (
     small_run,
 )
 
-TIMES = {"seconds", "images_per_second", "waited_for_data"}
+TIMES = {"seconds", "images_per_second", "waited_for_data", "ram_gib", "memory_gib"}
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import argparse
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 from ..e2e.training_job import Child
@@ -27,7 +28,7 @@ def main() -> int:
             except PermissionError as error:
                 told = f"left out: {error}"
             except Exception as error:
-                told = f"FAILED: {type(error).__name__}: {error}"
+                told = f"FAILED: {type(error).__name__}: {error} in {traceback.format_exc().splitlines()[-3:-1]}"
                 failures += 1
             print(f"| {name} | {told} | {time.monotonic() - started:.0f} s |", flush=True)
     return failures
