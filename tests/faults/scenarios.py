@@ -25,7 +25,7 @@ def killed(folder: Path, whole: Path, times: int) -> str:
     moments = [(1 + i * (STEPS - 2) // times, chance.uniform(0, 0.06)) for i in range(times)]
     hits = killed_and_resumed(folder, moments, save_steps=1)
     assert_same_run(folder, whole)
-    return f"killed {hits} times of {times} (the others came after its end), same bits"
+    return f"killed {hits} times of {times}, same bits"
 
 
 def stopped(folder: Path, whole: Path, times: int) -> str:
