@@ -45,7 +45,7 @@ def rehearsal(job: "Job", recipe: "Recipe", device: "torch.device") -> str:
         ("learning rate", f"{schedule.start:.2e}, {schedule.peak:.2e} at its peak, {schedule.end:.2e} at the end"),
         ("one step", f"{probe.seconds * recipe.accumulation:.3f} s on {device}, without loading"),
         ("all steps", f"about {seconds_spoken(seconds)}, without loading and measuring"),
-        ("memory", f"about {probe.held / memory.GIB:.2f} GiB"),
+        ("memory", f"{memory.peak(device) / memory.GIB:.2f} GiB held at most so far"),
         ("written", "nothing"),
     ]
     return columns(rows)
