@@ -63,9 +63,14 @@ def ours(data: Path, chosen: Recipe, folder: Path) -> dict[str, Any]:
     }
 
 
-def step_time(data: Path, chosen: Recipe, folder: Path, classes: int) -> dict[str, float]:
+def classes_of(data: Path) -> int:
+    """Class folders of the training images."""
+    return len([entry for entry in (data / "train").iterdir() if entry.is_dir()])
+
+
+def step_time(data: Path, chosen: Recipe, folder: Path) -> dict[str, float]:
     """Median processor seconds of a step, of either engine in either precision, an epoch each."""
-    found: dict[str, float] = {}
+    classes, found = classes_of(data), dict[str, float]()
     for precision in ("fp32", "bf16"):
         short = overridden(chosen, {"epochs": 1, "warmup_epochs": 0.0, "precision": precision})
         theirs = timm_loop.train(data, short, preprocessing_for(short, {}), num_classes=classes)
@@ -74,10 +79,9 @@ def step_time(data: Path, chosen: Recipe, folder: Path, classes: int) -> dict[st
     return found
 
 
-def compared(data: Path, chosen: Recipe, folder: Path) -> dict[str, Any]:
+def compared(data: Path, chosen: Recipe, keep: Path, times: dict[str, float]) -> dict[str, Any]:
     """Both engines within the processor time that timm takes for the recipe, each in its faster precision."""
-    classes = len([entry for entry in (data / "train").iterdir() if entry.is_dir()])
-    times = step_time(data, chosen, folder, classes)
+    classes = classes_of(data)
     fastest = {name: min(("fp32", "bf16"), key=lambda p: times[f"{name} {p}"]) for name in ("timm", "mvitv2")}
     theirs_recipe = overridden(chosen, {"precision": fastest["timm"]})
     theirs = timm_loop.train(data, theirs_recipe, preprocessing_for(theirs_recipe, {}), num_classes=classes)
@@ -89,7 +93,7 @@ def compared(data: Path, chosen: Recipe, folder: Path) -> dict[str, Any]:
         "seconds_per_step": times,
         "precision": fastest,
         "timm": _told(theirs),
-        "mvitv2": _told(ours(data, mine, folder / "run")),
+        "mvitv2": _told(ours(data, mine, keep)),
     }
 
 
@@ -116,12 +120,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--recipe", default="small", help="of `mvitv2 recipes` (default: small)")
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="other fields of the recipe")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the JSON file")
+    parser.add_argument("--times", type=Path, help="JSON file of an earlier run with the same model, batch and machine")
+    parser.add_argument("--keep", type=Path, help="folder for our run, as `mvitv2 train` leaves it (default: removed)")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     changes = dict(item.split("=", 1) for item in arguments.set)
     chosen = overridden(recipe(arguments.recipe), changes)
-    with tempfile.TemporaryDirectory() as folder:
-        result = compared(arguments.data, chosen, Path(folder))
+    with tempfile.TemporaryDirectory() as temporary:
+        known = json.loads(arguments.times.read_text())["seconds_per_step"] if arguments.times else None
+        times = known or step_time(arguments.data, chosen, Path(temporary))
+        result = compared(arguments.data, chosen, arguments.keep or Path(temporary) / "run", times)
     sys.stdout.write(f"{arguments.data.name}\n{table(result)}\n")
     record = {"date": str(date.today()), "machine": describe(), "recipe": chosen.to_dict(), **result}
     arguments.output.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,9 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.slow
 def test_two_engines_on_the_same_pictures(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert training.main([str(folder), "--set", *TINY, "--output", str(tmp_path / "out")]) == 0
+    words = ["--output", str(tmp_path / "out"), "--keep", str(tmp_path / "run")]
+    assert training.main([str(folder), "--set", *TINY, *words]) == 0
+    assert (tmp_path / "run" / "best.safetensors").exists()
     (report,) = (tmp_path / "out").glob("*-training-data.json")
     kept = json.loads(report.read_text())
     assert set(kept["seconds_per_step"]) == {f"{name} {p}" for name in ("timm", "mvitv2") for p in ("fp32", "bf16")}
