@@ -16,6 +16,7 @@ from mvitv2.train.official import Understood, understood, with_overrides
 from mvitv2.train.recipe import Recipe, overridden
 from mvitv2.train.recipes import RECIPES, recipe
 from mvitv2.train.settings import RESUME, Settings, default_workers
+from mvitv2.variants import VARIANTS
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +29,13 @@ SHORT = {
     "model_ema": ("ema_decay", 0.9998),
 }
 """Switches, and the field of the recipe that they set."""
-AUGMENTATION = {"aa": "augmentation.policy", "reprob": "augmentation.erase_probability"}
+INSIDE = {
+    "aa": "augmentation.policy",
+    "reprob": "augmentation.erase_probability",
+    "num_frames": "preprocessing.num_frames",
+    "sampling_rate": "preprocessing.sampling_rate",
+}
+"""Options, and the entry of the recipe that they set."""
 
 
 BY_HEART: dict[str, Any] = {
@@ -142,12 +149,40 @@ def base_recipe(options: Options) -> Recipe:
         raise UsageError(f"--model {options.model} is a file; --weights starts from it, and it says what the model is")
     if options.data == "digits":
         return recipe("digits")
-    if options.pretrained or options.weights is not None:
-        return recipe("fine_tune")
     model = variant_name(options.model) if options.model is not None else None
-    return next(
-        (r for r in RECIPES.values() if r.model == model and not r.stages and r.weights is None), recipe("imagenet_t")
-    )
+    task = options.task or (task_of(model) if model is not None else "classify")
+    if task in ("classify", "video") and (options.pretrained or options.weights is not None):
+        return fine_tuning(model, options.weights)
+    whole = (r for r in RECIPES.values() if not r.stages and r.weights is None)
+    if (found := next((r for r in whole if (r.model, r.task) == (model, task)), None)) is not None:
+        return found
+    return recipe({"classify": "imagenet_t", "video": "k400_s", "maskfeat": "maskfeat_s", "actions": "ava"}[task])
+
+
+def task_of(model: str) -> str:
+    """What a model of that name is trained for, where nothing else is said."""
+    return "video" if VARIANTS[model].rank == len("thw") else "classify"
+
+
+def fine_tuning(model: str | None, weights: str | None) -> Recipe:
+    """The recipe for going on from weights: of clips where the model, or else the file, is of clips."""
+    if model is None and weights is not None and Path(weights).is_file():
+        model = variant_in(weights)
+    if model is None or task_of(model) == "classify":
+        return recipe("fine_tune")
+    return overridden(recipe("clips_fine_tune"), {"model": model})
+
+
+def variant_in(weights: str) -> str | None:
+    """The model of clips that a file's weights are of, or one that stands for it; ``None`` for pictures.
+
+    A file of a small model of one's own brings its architecture itself.
+    """
+    from mvitv2.weights.card import variant_of
+    from mvitv2.weights.opened import open_weights
+
+    config = open_weights(weights).config
+    return None if config.rank == len("hw") else variant_of(config) or "mvitv2_s_16x4"
 
 
 def from_file(path: Path) -> Recipe:
@@ -173,7 +208,7 @@ def changes_of(options: Options) -> dict[str, Any]:
     """
     changes = {f.name: v for f in fields(Recipe) if (v := getattr(options, f.name, None)) is not None}
     extra = [(field, value) for name, (field, value) in SHORT.items() if getattr(options, name)]
-    extra += [(field, v) for name, field in AUGMENTATION.items() if (v := getattr(options, name)) is not None]
+    extra += [(field, v) for name, field in INSIDE.items() if (v := getattr(options, name)) is not None]
     extra += in_words(options.set).items()
     if is_automatic(options):
         changes.pop("batch_size", None)

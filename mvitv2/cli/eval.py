@@ -15,12 +15,16 @@ from mvitv2.cli.words import Maybe
 
 if TYPE_CHECKING:
     from mvitv2.core.model import MViT
+    from mvitv2.data.samples import Unreadable
+    from mvitv2.tasks.clips import ViewEvaluation
+    from mvitv2.tasks.detected import ActionEvaluation
     from mvitv2.tasks.evaluation import Evaluation
     from mvitv2.tasks.scoring import Scoring
 
 EXAMPLES = """\
   mvitv2 eval runs/demo digits
   mvitv2 eval runs/photos photos                     # photos/val, or photos itself if it holds class folders
+  mvitv2 eval runs/clips clips --views 5x1           # 5 clips of each file, scores averaged; goes on if stopped
   mvitv2 eval mvitv2_t imagenet --batch-size 128 --json mvitv2_t.json --report mvitv2_t.html
   mvitv2 eval mvitv2_t imagenet --labels real.json   # ImageNet-ReaL: any number of right answers for each picture
   mvitv2 eval mvitv2_t imagenet-a                    # 200 of the 1000 classes: answers are restricted to them
@@ -50,6 +54,10 @@ class Options:
     """Add a row to this CSV file, in the columns of timm's."""
     predictions: Maybe[Path] = None
     """Write what is said about each picture to this file: .csv, .jsonl, or a folder .parquet."""
+    views: str = "1x1"
+    """Of clips: CLIPSxCROPS of each file, such as 5x1, 1x3 or 5x3."""
+    scores: Maybe[Path] = None
+    """Of clips: folder that keeps the scores of all views, and that a stopped evaluation goes on from."""
     batch_size: Annotated[int, arg(aliases=["-b"])] = 64
     """Pictures in one forward pass."""
     workers: Annotated[int, arg(aliases=["-j"])] = 2
@@ -73,6 +81,7 @@ class Options:
 def run(options: Options) -> int:
     """Measure, and print or write the figures."""
     from mvitv2.cli.checkpoints import classifier
+    from mvitv2.cli.clips import eval_clips, refuse_clip_options
     from mvitv2.cli.measured import Answers, write_page, write_row
     from mvitv2.tasks.devices import device_named
     from mvitv2.tasks.evaluation import evaluate
@@ -80,7 +89,11 @@ def run(options: Options) -> int:
     for path in (options.json, options.report, options.results_file):
         check_folder(Path(path or ""))
     device = device_named(options.device)
-    model = prepared(options, classifier(options.model))
+    model = classifier(options.model)
+    if model.config.rank == len("thw"):
+        return eval_clips(options, model)
+    refuse_clip_options({"scores": options.scores, "views": options.views != "1x1"})
+    model = prepared(options, model)
     dataset, scoring = data_for(options, model)
     with ExitStack() as stack:
         answers = stack.enter_context(Answers(options.predictions, dataset)) if options.predictions else None
@@ -102,11 +115,16 @@ def run(options: Options) -> int:
         write_row(options.results_file, options, model, found)
     if options.report is not None:
         write_page(options, model, dataset, scoring, found)
-    for item in found.unreadable[:SHOWN]:
-        print(f"unreadable, left out: {one_line(item.path)}: {one_line(item.reason)}", file=sys.stderr)
-    if len(found.unreadable) > SHOWN:
-        print(f"unreadable, left out: {len(found.unreadable) - SHOWN} more", file=sys.stderr)
+    tell_unreadable(found.unreadable)
     return 0
+
+
+def tell_unreadable(items: "list[Unreadable]") -> None:
+    """Name some of the files that are in no figure."""
+    for item in items[:SHOWN]:
+        print(f"unreadable, left out: {one_line(item.path)}: {one_line(item.reason)}", file=sys.stderr)
+    if len(items) > SHOWN:
+        print(f"unreadable, left out: {len(items) - SHOWN} more", file=sys.stderr)
 
 
 def prepared(options: Options, model: "MViT") -> "MViT":
@@ -165,7 +183,7 @@ def percent(rate: float | None) -> str:
     return "-" if rate is None else f"{100 * rate:.2f} %"
 
 
-def as_json(options: Options, found: "Evaluation") -> str:
+def as_json(options: Options, found: "Evaluation | ViewEvaluation | ActionEvaluation") -> str:
     """All figures, and what they are of."""
     about = {"model": options.model, "data": options.data, "split": options.split}
     if options.labels is not None:

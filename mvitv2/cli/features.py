@@ -1,4 +1,4 @@
-"""``mvitv2 features``: what a model sees of pictures, as numbers."""
+"""``mvitv2 features``: what a model sees of pictures and clips, as numbers."""
 
 import sys
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ EXAMPLES = """\
   mvitv2 features runs/photos photos/ --output photos.npy       # photos.npy, and photos.jsonl with the file of each row
   mvitv2 features mvitv2_t photos/ --output photos.parquet --normalise
   mvitv2 features mvitv2_t photos/ --layer stage3 --output maps.npz
+  mvitv2 features runs/clips clips/val --output clips.npy --seconds            # a row for each second: FILE#t=12
   find . -name "*.jpg" | mvitv2 features runs/photos - --output all.npy --resume
 """
 
@@ -43,6 +44,12 @@ class Options:
     """Side in pixels, or height and width, where it is not to be the model's own."""
     crop_pct: Maybe[float] = None
     """Part of the resized picture that the crop is, where it is not to be the model's own."""
+    num_frames: Maybe[int] = None
+    """Frames of a clip, where they are not to be the model's own."""
+    seconds: bool = False
+    """Of clips: a vector for each second."""
+    step: float = 1.0
+    """Of clips: seconds from one window to the next."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -52,6 +59,7 @@ class Options:
 def run(options: Options) -> int:
     """Write a row for each picture; 1 if there were pictures without one."""
     from mvitv2.cli.checkpoints import classifier
+    from mvitv2.cli.clips import clip_rows, refuse_clip_options
     from mvitv2.cli.pictures import Count, kept, names, resized
     from mvitv2.tasks.devices import device_named
     from mvitv2.tasks.feature_files import as_record, feature_records
@@ -60,19 +68,26 @@ def run(options: Options) -> int:
 
     device = device_named(options.device)
     model = classifier(options.model)
+    clips = model.config.rank == len("thw")
+    if not clips:
+        refuse_clip_options({"num_frames": options.num_frames, "seconds": options.seconds})
     with kept(feature_records(options.output, resume=options.resume)) as (records, done):
-        found = features(
-            model,
-            names(options.files),
-            layer=options.layer,
-            average=options.average,
-            normalise=options.normalise,
-            batch_size=options.batch_size,
-            workers=options.workers,
-            device=device,
-            precision=options.precision,
-            preprocessing=resized(preprocessing_of(model, classifier=False), options.img_size, options.crop_pct),
-            skip=done.__contains__,
+        found = (
+            clip_rows(options, model, done.__contains__)
+            if clips
+            else features(
+                model,
+                names(options.files),
+                layer=options.layer,
+                average=options.average,
+                normalise=options.normalise,
+                batch_size=options.batch_size,
+                workers=options.workers,
+                device=device,
+                precision=options.precision,
+                preprocessing=resized(preprocessing_of(model, classifier=False), options.img_size, options.crop_pct),
+                skip=done.__contains__,
+            )
         )
         with Count(done, options.output) as count:
             for one in found:

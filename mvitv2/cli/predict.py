@@ -1,4 +1,4 @@
-"""``mvitv2 predict``: names for pictures."""
+"""``mvitv2 predict``: names for pictures and clips."""
 
 import sys
 from collections.abc import Iterator
@@ -23,6 +23,8 @@ EXAMPLES = """\
   mvitv2 predict MViTv2_T_in1k.pyth photos/ "more/*.png" --format csv > answers.csv
   mvitv2 predict runs/photos archive/ --output answers.parquet --resume    # again: goes on where it stopped
   mvitv2 predict runs/photos holiday/ --save seen                 # pictures with the answers on them
+  mvitv2 predict runs/clips match.mp4 --seconds                   # what happens when
+  mvitv2 predict runs/clips match.mp4 --timeline seen             # as a table, JSON, a chart and on the film
   find . -name "*.jpg" | mvitv2 predict runs/photos - --format jsonl
 """
 
@@ -53,6 +55,16 @@ class Options:
     """Side in pixels, or height and width, where it is not to be the model's own."""
     crop_pct: Maybe[float] = None
     """Part of the resized picture that the crop is, where it is not to be the model's own."""
+    num_frames: Maybe[int] = None
+    """Frames of a clip, where they are not to be the model's own."""
+    seconds: bool = False
+    """Of clips: also the likeliest classes of every second."""
+    step: float = 1.0
+    """Of clips: seconds from one window to the next."""
+    timeline: Maybe[Path] = None
+    """Of clips: write every second into this folder as JSON, as CSV, as a chart, and onto the clip itself."""
+    boxes: Maybe[Path] = None
+    """Of models that tell actions: the people of the clip, as AVA lists them: video, second, x1, y1, x2, y2."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -63,12 +75,16 @@ def run(options: Options) -> int:
     """Give an answer for each picture as soon as there is one; 1 if there were pictures without an answer."""
     from mvitv2.cli.answers import WRITERS
     from mvitv2.cli.checkpoints import classifier
+    from mvitv2.cli.clips import predict_clips, refuse_clip_options
     from mvitv2.tasks.devices import device_named
 
     if options.resume and options.output is None:
         raise UsageError("--resume goes on with a file of answers; name it with --output")
     device_named(options.device)
     model = classifier(options.model)
+    if model.config.rank == len("thw"):
+        return predict_clips(options, model)
+    refuse_clip_options({n: getattr(options, n) for n in ("num_frames", "seconds", "timeline", "boxes")})
     if options.output is not None:
         return into_file(options, model, options.output)
     total = failed = 0

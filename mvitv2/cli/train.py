@@ -1,4 +1,4 @@
-"""``mvitv2 train``: a classifier of one's own pictures."""
+"""``mvitv2 train``: a classifier of one's own pictures or clips."""
 
 import shlex
 from contextlib import nullcontext
@@ -22,6 +22,8 @@ EXAMPLES = """\
   mvitv2 train data=photos model=mvitv2_s imgsz=160 batch=64 epochs=100 augmentation.policy=rand-m7-n2
   mvitv2 train photos --pretrained --recipe lora --batch-size auto
   mvitv2 train photos --cfg MVITv2_T.yaml SOLVER.MAX_EPOCH 100
+  mvitv2 train clips --model mvitv2_s_16x4 --weights MViTv2_S_16x4_k400.pyth --output runs/clips
+  mvitv2 train clips --recipe clips_small --output runs/clips
   mvitv2 train photos --config mine.yaml --seed 1    # what stands here wins over the file
 The folder has train/ and val/ with one folder of pictures per class. The same command again goes on where it stopped.
 """
@@ -75,12 +77,18 @@ class Options:
     set: Annotated[tuple[str, ...], arg(help_behavior_hint="[recipe]")] = ()
     """Other fields of the recipe, such as augmentation.flip=0 or stages.depths=1,1,2,1."""
 
-    task: OfRecipe[Literal["classify"]] = None
-    """What is learned."""
+    task: OfRecipe[Literal["classify", "video", "maskfeat", "actions"]] = None
+    """What is learned: classes of pictures or of clips, hidden gradients (pre-training), actions in boxes."""
     model: OfRecipe[str] = None
     """A name of `mvitv2 list`."""
     weights: OfRecipe[str] = None
     """A weights file of any codebase to start from."""
+    inflation: OfRecipe[Literal["centre", "mean", "repeat"]] = None
+    """How kernels of pictures become kernels of clips, where weights are of pictures and the model of clips."""
+    num_frames: OfRecipe[int] = None
+    """Frames of a clip."""
+    sampling_rate: OfRecipe[int] = None
+    """Distance of two of them."""
     img_size: OfRecipe[int] = None
     """Side of the pictures in pixels."""
     sampling: OfRecipe[Literal["shuffle", "balanced"]] = None
@@ -238,7 +246,9 @@ def opening(recipe: "Recipe", job: "Job") -> str:
         model = f"{recipe.model} as published" if recipe.weights == "pretrained" else f"weights of {recipe.weights}"
     parameters = millions(sum(p.numel() for p in job.model.parameters()))
     images, classes = job.data["train_images"], job.data["classes"]
-    data = f"{images} pictures of {classes} classes, {recipe.img_size} pixels"
+    kinds = {"video": "clips", "actions": "keyframes"}
+    what = kinds.get(recipe.task, "pictures" if job.model.config.rank == len("hw") else "clips")
+    data = f"{images} {what} of {classes} classes, {recipe.img_size} pixels"
     return f"{model}, {parameters} parameters; recipe {recipe.name}, {recipe.epochs} epochs; {data}"
 
 

@@ -15,6 +15,9 @@ MakeJob = Callable[[str | Path, Recipe, Settings], Job]
 
 MAKERS = {
     "classify": ("mvitv2.train.classification", "classification_job"),
+    "video": ("mvitv2.train.video", "video_job"),
+    "maskfeat": ("mvitv2.train.maskfeat", "maskfeat_job"),
+    "actions": ("mvitv2.train.actions", "actions_job"),
 }
 """Module and function that make the job of a task; the module is imported when it is asked for."""
 

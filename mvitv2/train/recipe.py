@@ -18,7 +18,8 @@ ADAPTER_TARGETS = {
 }
 """What adapters may be given to, and how those layers' names end."""
 CHOICES = {
-    "task": ("classify",),
+    "task": ("classify", "video", "maskfeat", "actions"),
+    "inflation": ("centre", "mean", "repeat"),
     "optimizer": ("adamw", "sgd"),
     "lr_scaling": ("linear", "sqrt", "none"),
     "schedule": ("cosine", "constant"),
@@ -42,7 +43,8 @@ class Recipe:
     """Where the numbers come from."""
 
     task: str = "classify"
-    """What is learned: ``"classify"`` pictures. :mod:`mvitv2.train.jobs` has who makes a job of it."""
+    """What is learned: ``"classify"`` pictures, ``"video"`` (classes of clips), ``"maskfeat"`` (pre-training) or
+    ``"actions"`` (boxes in clips). :mod:`mvitv2.train.jobs` has who makes a job of it."""
     model: str = "mvitv2_t"
     """A name of :func:`mvitv2.list_models`."""
     stages: dict[str, Any] = field(default_factory=dict)
@@ -51,13 +53,22 @@ class Recipe:
     """Other fields of :class:`~mvitv2.core.config.MViTConfig` that differ from those of ``model``."""
     weights: str | None = None
     """Where training starts: a weights file of any codebase, ``"pretrained"`` for the published ones, or nothing."""
+    inflation: str = "centre"
+    """How kernels of images become kernels of clips: the middle frame and zeros (``"centre"``, the paper), shares of
+    the ``"mean"``, or ``"repeat"`` (SlowFast)."""
     img_size: int = 224
     """Side of the square the model sees, pixels."""
     preprocessing: dict[str, Any] = field(default_factory=dict)
     """Fields of :class:`~mvitv2.preprocessing.Preprocessing` other than those of ``weights``, or than ImageNet's."""
     augmentation: dict[str, Any] = field(default_factory=lambda: {"kind": "published"})
-    """``kind``: ``"published"`` (timm's), ``"device"`` (batches, where the model is), ``"shift"`` (small ones)
-    or ``"none"``; and the fields of that one."""
+    """``kind``: ``"published"`` (timm's; SlowFast's for clips), ``"device"`` (batches, where the model is), ``"shift"``
+    (small pictures) or ``"none"``; and the fields of that one. Of clips ``repeats`` as well: how many are drawn from a
+    file each time it is opened."""
+    mask_ratio: float = 0.4
+    """Part of the patches that MaskFeat hides."""
+    mask_window: tuple[int, ...] | None = None
+    """Cells of MaskFeat's masks, ``(T, H, W)`` or ``(H, W)``; ``None``: (8, 7, 7) for 16 frames of 224 pixels, and
+    likewise for others."""
 
     sampling: str = "shuffle"
     """``"shuffle"``: an epoch sees every image once; ``"balanced"``: as many images of every class."""
@@ -211,7 +222,7 @@ RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
     ("0 or more", lambda v: v >= 0, ("lr", "warmup_lr", "min_lr", "warmup_epochs", "weight_decay", "mixup", "cutmix")),
     ("0 or more", lambda v: v >= 0, ("seed", "momentum")),
     ("at least 0 and below 1", lambda v: 0 <= v < 1, ("label_smoothing", "drop_path", "ema_decay", "target_threshold")),
-    ("a probability, 0 to 1", lambda v: 0 <= v <= 1, ("mix_probability", "mix_switch")),
+    ("a probability, 0 to 1", lambda v: 0 <= v <= 1, ("mix_probability", "mix_switch", "mask_ratio")),
     ("above 0, or none for no clipping", lambda v: v > 0, ("clip_norm", "clip_value")),
     ("above 0 and at most 1", lambda v: 0 < v <= 1, ("layer_decay",)),
 )

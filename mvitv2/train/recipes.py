@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mvitv2.train.clip_recipes import CLIP_RECIPES
 from mvitv2.train.recipe import Recipe, overridden
 from mvitv2.train.values import near
 
@@ -170,6 +171,7 @@ RECIPES: dict[str, Recipe] = {
             ema_decay=0.99,
             select="last",  # 270 validation images tell good epochs apart no better than chance
         ),
+        *CLIP_RECIPES,
     )
 }
 

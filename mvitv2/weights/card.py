@@ -42,9 +42,7 @@ def card_of(
     card = {name: value for name, value in opened.card.items() if name != "detector"}
     if len(card.get("classes", [])) != (target.num_classes if classes is None else classes):
         card["classes"] = []
-    stored = card.get("preprocessing")
-    preprocessing = Preprocessing.from_dict(stored) if stored else preprocessing_of(opened)
-    card["preprocessing"] = resized(preprocessing, opened.config, target).to_dict()
+    card["preprocessing"] = resized(stored_preprocessing(opened), opened.config, target).to_dict()
     name = None if isinstance(source, Mapping) else Path(os.fspath(source)).name
     card.setdefault("provenance", {"file": name, "dialect": opened.dialect.name, "variant": variant(opened)})
     return {**card, "loading": notes}
@@ -77,15 +75,26 @@ def preprocessing_of(opened: Opened) -> Preprocessing:
     if opened.settings:
         return _of_settings(opened.settings, config)
     if config.rank == len("thw"):
-        usual = KINETICS_L if config.embed_dim >= WIDE_CLIP else CLIPS.get(config.input_size[0], KINETICS)
-        fitted = usual if usual.size == size else usual.at(size)
-        return replace(fitted, num_frames=config.input_size[0])
+        return usual_clips(config)
     if opened.detector is not None and opened.detector.square:
         return DETECTION_1024
     if opened.dialect.name == "detectron2" or opened.detector is not None:
         return DETECTION
     usual = IMAGENET_TIMM if opened.dialect.name == "timm" else IMAGENET
     return usual if usual.size == size else usual.at(size)
+
+
+def usual_clips(config: MViTConfig) -> Preprocessing:
+    """How clips are prepared for models like this one, where nothing else is known."""
+    usual = KINETICS_L if config.embed_dim >= WIDE_CLIP else CLIPS.get(config.input_size[0], KINETICS)
+    fitted = usual if usual.size == pixels(config) else usual.at(pixels(config))
+    return replace(fitted, num_frames=config.input_size[0])
+
+
+def stored_preprocessing(opened: Opened) -> Preprocessing:
+    """How pixels were prepared for a file's weights: as its card says, else as its codebase does."""
+    stored = opened.card.get("preprocessing")
+    return Preprocessing.from_dict(stored) if stored else preprocessing_of(opened)
 
 
 def _of_settings(settings: Mapping[str, Any], config: MViTConfig) -> Preprocessing:

@@ -209,6 +209,49 @@ def test_a_classifier_starts_from_the_encoder(tmp_path: Path) -> None:
     assert torch.equal(after["blocks.2.attn.qkv.weight"], before["blocks.2.attn.qkv.weight"])
 
 
+@pytest.mark.parametrize("rank", [2, 3])
+def test_the_loss_falls(rank: int) -> None:
+    """Stripes are the same all over a picture, so that what is hidden follows from what is seen."""
+    pytest.importorskip("av", reason="the module of the job reads clips: the extra video")
+    from mvitv2.data.samples import Batch
+    from mvitv2.train.maskfeat import MaskFeat, Masks
+    from mvitv2.train.recipe import Recipe
+
+    model = masked_model(rank).train()
+    recipe = Recipe(seed=1, warmup_epochs=0.0, mask_window=(2, 4, 4)[3 - rank :])
+    objective = MaskFeat(Masks(recipe, model.config))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    losses = []
+    for step in range(30):
+        torch.manual_seed(step)
+        stripes = torch.sin(torch.arange(48.0) * 1.3 + 6 * torch.rand(8, 1, 1, 1)).expand(8, 3, 48, 48)
+        pictures = torch.where(torch.rand(8, 1, 1, 1) < 0.5, stripes, stripes.transpose(2, 3))
+        pixels = pictures[..., : tiny.image().input_size[0], :] if rank == 2 else pictures[:, :, None, :32, :32]
+        pixels = pixels if rank == 2 else pixels.expand(-1, -1, 4, -1, -1)
+        loss = objective(model, Batch(pixels, torch.zeros(8, dtype=torch.int64), ()), step)
+        optimizer.zero_grad()
+        (loss.total / loss.count).backward()
+        optimizer.step()
+        losses.append(loss.total.item() / loss.count)
+    assert sum(losses[-5:]) < 0.75 * sum(losses[:5])
+    assert loss.count == 8
+
+
+def test_masks_follow_from_seed_and_place() -> None:
+    pytest.importorskip("av", reason="the module of the job reads clips: the extra video")
+    from mvitv2.train.maskfeat import Masks, usual_window
+    from mvitv2.train.recipe import Recipe
+
+    config, cpu = pretraining(VARIANTS["maskfeat_s_16x4"]), torch.device("cpu")
+    assert usual_window(config) == (8, 7, 7)
+    assert usual_window(pretraining(VARIANTS["mvitv2_s"])) == (14, 14)
+    masks = Masks(Recipe(seed=3), config)
+    assert torch.equal(masks(2, 5, cpu), masks(2, 5, cpu))
+    assert not torch.equal(masks(2, 5, cpu), masks(2, 6, cpu))
+    with pytest.raises(ValueError, match="needs 3 numbers, one per axis"):
+        Masks(Recipe(mask_window=(7, 7)), config)
+
+
 def test_what_is_no_pretraining_is_refused() -> None:
     with pytest.raises(DialectError, match="expected mask_token and pred_head"):
         load_masked(tiny.model(tiny.clip()).state_dict())

@@ -1,0 +1,196 @@
+"""Clips from the command line: trained, killed, measured, predicted, drawn, pre-trained, with actions in boxes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("av", reason="clips are read by PyAV: the extra video")
+
+from mvitv2.cli.__main__ import main
+from mvitv2.train.recipe import overridden
+from mvitv2.train.recipes import recipe
+from tests import films
+from tests.unit.test_ava import ava
+
+TINY: dict[str, Any] = {
+    "stages": {
+        "depths": (1, 1),
+        "embed_dim": 8,
+        "kernel": (3, 3, 3),
+        "q_stride": (1, 2, 2),
+        "kv_stride": (1, 2, 2),
+    },
+    "img_size": 24,
+    "preprocessing": {"size": (24, 24), "resize": 24, "num_frames": 4, "sampling_rate": 3, "fps": 10.0},
+    "epochs": 3,
+    "batch_size": 4,
+    "lr": 3e-3,
+    "lr_batch": 4,
+    "warmup_epochs": 0.5,
+}
+
+
+def written(folder: Path, name: str, **changes: Any) -> str:
+    """A recipe of a tiny model as a file."""
+    made = overridden(recipe(name), {**TINY, **changes})
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(made.to_dict()))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return films.two_classes(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="module")
+def run(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("runs")
+    words = ["--recipe", written(folder, "clips_small"), "--output", str(folder / "run"), "--workers", "0"]
+    assert main(["train", str(clips), *words]) == 0
+    return folder / "run"
+
+
+def test_training_writes_a_model_of_clips(run: Path) -> None:
+    from mvitv2.core.model import MViT
+    from mvitv2.weights.load import load_model
+
+    model = load_model(run / "best.safetensors")
+    assert isinstance(model, MViT)
+    assert (model.card["classes"], model.card["preprocessing"]["num_frames"]) == (["left", "right"], 4)
+    assert json.loads((run / "summary.json").read_text())["data"]["train_images"] == 12
+
+
+def child(*words: str) -> subprocess.Popen[bytes]:
+    """The command in a process of its own."""
+    code = "import sys; from mvitv2.cli.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def killed_when(process: subprocess.Popen[bytes], there: Any, seconds: float = 240.0) -> None:
+    """Kill -9 as soon as something is there."""
+    end = time.monotonic() + seconds
+    while not there() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+def test_killed_training_ends_with_the_same_weights(clips: Path, run: Path, tmp_path: Path) -> None:
+    made = ["--recipe", written(tmp_path, "clips_small"), "--output", str(tmp_path / "run"), "--workers", "0"]
+    words = ["train", str(clips), *made, "--save-minutes", "1e-6"]
+    log = tmp_path / "run" / "metrics.jsonl"
+    killed_when(child(*words), lambda: log.exists() and log.read_text().count("\n") >= 4)
+    assert main(words) == 0
+    same = [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [json.loads(line)["loss"] for line in log.read_text().splitlines()] == same
+    assert (tmp_path / "run" / "best.safetensors").stat().st_size == (run / "best.safetensors").stat().st_size
+    found = [json.loads((folder / "summary.json").read_text())["last"]["val_loss"] for folder in (run, log.parent)]
+    assert found[0] == found[1]
+
+
+def test_killed_evaluation_ends_with_the_same_figures(clips: Path, run: Path, tmp_path: Path) -> None:
+    words = ["eval", str(run), str(clips), "--views", "5x3", "--batch-size", "1", "--workers", "0", "--json"]
+    whole, kept = tmp_path / "whole.json", tmp_path / "kept"
+    assert main([*words, str(whole), "--scores", str(tmp_path / "other")]) == 0
+    scores = kept / "views.bin"
+    killed_when(child(*words, "-", "--scores", str(kept)), lambda: scores.exists() and scores.stat().st_size > 0)
+    before = scores.stat().st_size
+    assert main([*words, str(tmp_path / "again.json"), "--scores", str(kept)]) == 0
+    assert 0 < before <= scores.stat().st_size
+    assert scores.read_bytes() == (tmp_path / "other" / "views.bin").read_bytes()
+    figures = [json.loads(path.read_text()) for path in (whole, tmp_path / "again.json")]
+    for found in figures:
+        del found["seconds"], found["view_scores"]
+    assert figures[0] == figures[1]
+    assert len(figures[0]["top1_of_views"]) == 15
+
+
+def test_seconds_of_a_long_clip(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film = films.write_film(tmp_path / "a long one.mp4", films.moving_square(True, frames=47))
+    assert main(["predict", str(run), str(film), "--seconds", "--timeline", str(tmp_path / "seen")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 5
+    assert "a long one.mp4" in lines[0]
+    told = json.loads((tmp_path / "seen" / "a long one.json").read_text())
+    assert [second["start"] for second in told["seconds"]] == [0, 1, 2, 3, 4]
+    rows = (tmp_path / "seen" / "a long one.csv").read_text().splitlines()
+    assert rows[0] == "start,end,rank,class,score"
+    assert len(rows) == 1 + 5 * 2
+    assert (tmp_path / "seen" / "a long one.png").read_bytes()[:4] == b"\x89PNG"
+    from mvitv2.data.video.reader import open_clip
+
+    with open_clip(tmp_path / "seen" / "a long one.mp4") as drawn:
+        assert drawn.info.frames == 47
+        assert abs(float(drawn.times[-1]) - 4.6) < 0.01
+
+
+def test_what_is_no_clip_is_told(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"nothing")
+    assert main(["predict", str(run), str(tmp_path / "bad.mp4"), str(tmp_path / "gone.mp4")]) == 1
+    said = capsys.readouterr().err
+    assert "bad.mp4" in said
+    assert "2 of 2 could not be predicted" in said
+
+
+def test_options_of_the_other_kind_are_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(run), "x.mp4", "--save", "there"]) == 2
+    assert "--save: of pictures" in capsys.readouterr().err
+    assert main(["eval", str(run), "clips", "--views", "5x2"]) != 0
+    assert "expected CLIPSxCROPS" in capsys.readouterr().err
+
+
+def test_vectors_of_seconds(run: Path, clips: Path, tmp_path: Path) -> None:
+    words = ["features", str(run), str(clips / "val" / "left"), "--output"]
+    assert main([*words, str(tmp_path / "clips.npz")]) == 0
+    assert main([*words, str(tmp_path / "seconds.npy"), "--seconds", "--normalise"]) == 0
+    packed = np.load(tmp_path / "clips.npz")
+    assert packed["features"].shape == (3, 16)
+    rows = np.load(tmp_path / "seconds.npy")
+    assert rows.shape == (6, 16)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    names = [json.loads(line)["file"] for line in (tmp_path / "seconds.jsonl").read_text().splitlines()]
+    assert names[:2] == [f"{clips}/val/left/0.mp4#t={second}" for second in (0, 1)]
+
+
+def test_pretraining_is_gone_on_from(clips: Path, tmp_path: Path) -> None:
+    stages = {**TINY["stages"], "depths": (1, 1, 1), "expand_in": "mlp"}
+    fields = {"class_token": True, "readout": "mean_norm", "head_dropout": 0.0}
+    shape = {"stages": stages, "model_fields": fields, "img_size": 32, "clip_norm": 1.0}
+    shape["preprocessing"] = {**TINY["preprocessing"], "size": (32, 32), "resize": 32}
+    pre = written(tmp_path, "maskfeat_s", **shape, epochs=2)
+    assert main(["train", str(clips), "--recipe", pre, "--output", str(tmp_path / "pre"), "--workers", "0"]) == 0
+    assert json.loads((tmp_path / "pre" / "summary.json").read_text())["best"]["metric"] == "explained"
+    from mvitv2.weights.masked import load_masked
+
+    assert load_masked(tmp_path / "pre" / "best.safetensors").config.num_classes == 0
+    fine = written(tmp_path, "maskfeat_s_ft", **shape, weights=str(tmp_path / "pre" / "best.safetensors"), epochs=1)
+    assert main(["train", str(clips), "--recipe", fine, "--output", str(tmp_path / "fine"), "--workers", "0"]) == 0
+
+
+def test_actions_in_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torchvision", reason="RoIAlign comes with the extra 'video'")
+    data, run = ava(tmp_path / "ava"), tmp_path / "run"
+    made = written(tmp_path, "ava", augmentation={"kind": "published", "jitter": (26, 30)}, batch_size=2)
+    assert main(["train", str(data), "--recipe", made, "--output", str(run), "--workers", "0"]) == 0
+    assert json.loads((run / "summary.json").read_text())["best"]["metric"] == "map"
+    lines = tmp_path / "official.csv"
+    assert main(["eval", str(run), str(data), "--scores", str(lines), "--workers", "0"]) == 0
+    assert "mAP at 0.5" in capsys.readouterr().out
+    assert len(lines.read_text().splitlines()) == 9
+    words = ["predict", str(run), str(data / "videos" / "one.mp4")]
+    assert main(words) == 2
+    assert "give --boxes, a list of them in AVA's form" in capsys.readouterr().err
+    boxes = str(data / "ava_val_v2.2.csv")
+    assert main([*words, "--boxes", boxes, "--timeline", str(tmp_path / "seen")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert (tmp_path / "seen" / "one.mp4").stat().st_size > 1000
