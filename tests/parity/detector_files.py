@@ -1,13 +1,19 @@
 """What detector fixtures say besides numbers of a model: names of parameters, checkpoint files, rates and groups."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
+from mvitv2.data.detection.augment import fitted, shorter_side
+from mvitv2.data.detection.scene import Scene, cropped, flipped, resized
+from mvitv2.data.instances import Instances
 from mvitv2.tasks.detect.config import DetectorConfig
 from mvitv2.tasks.detect.detector import Detector
 from mvitv2.tasks.detect.variants import ALIASES, DETECTORS
@@ -62,6 +68,41 @@ def schedule_lines(content: Mapping[str, Any]) -> Iterator[Line]:
         yield Line(f"rates of {name}", exact and worst < 1e-12, text)
     for name, want in content.get("optimizer_groups", {}).items():
         yield groups_line(name, want)
+    if "resize_shapes" in content:
+        yield sizes_line(content["resize_shapes"])
+    if "box_transforms" in content:
+        yield transforms_line(content["box_transforms"])
+
+
+def sizes_line(want: Mapping[str, Any]) -> Line:
+    """Sizes of pictures after the published resizing."""
+    wrong = [row for row in want["shortest_edge"] if shorter_side(tuple(row[:2]), row[2], row[3]) != tuple(row[4:])]
+    wrong += [row for row in want["lsj"] if fitted(tuple(row[:2]), 1024, row[2]) != tuple(row[3:])]
+    count = len(want["shortest_edge"]) + len(want["lsj"])
+    return Line("sizes", not wrong, f"{count} {wrong[:4] or ''}")
+
+
+def transforms_line(want: Mapping[str, Any]) -> Line:
+    """A box in a picture of 480 x 640 that is flipped, cut or resized; the entries' names say by how much."""
+    box = torch.tensor([want["box"]], dtype=torch.float64)
+    start = Scene(Image.new("RGB", (640, 480)), Instances(box, torch.zeros(1, dtype=torch.int64)))
+    problems, known = [], 0
+    for name, expected in want.items():
+        numbers = [int(n) for n in re.findall(r"\d+", name)]
+        if name.startswith("hflip"):
+            moved = flipped(start)
+        elif match := re.fullmatch(r"crop_x0_(\d+)_y0_(\d+)_w_(\d+)_h_(\d+)", name):
+            left, top, width, height = map(int, match.groups())
+            moved = cropped(start, top=top, left=left, size=(height, width))
+        elif name.startswith("resize"):
+            moved = resized(start, (numbers[2], numbers[3]))
+        else:
+            problems += [] if name == "box" else [f"{name} is not understood"]
+            continue
+        known += 1
+        if not np.allclose(moved.objects.boxes[0].numpy(), expected, rtol=1e-12, atol=0):
+            problems.append(f"{name}: {moved.objects.boxes[0].tolist()}, expected {expected}")
+    return Line("boxes", not problems, f"{known} {'; '.join(problems)}")
 
 
 def groups_line(name: str, want: Mapping[str, Any]) -> Line:
