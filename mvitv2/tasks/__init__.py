@@ -1,1 +1,1 @@
-"""Tokens to answers: what a model is used for. Import from the modules."""
+"""Tokens to answers: what a model is used for. Import from the modules; whole detectors are in ``detect``."""
