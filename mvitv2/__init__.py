@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mvitv2._version import __version__
 
 if TYPE_CHECKING:
+    from mvitv2.catalogue import is_model, model_info
     from mvitv2.core.config import BlockConfig, MViTConfig, describe, schedule
     from mvitv2.core.model import MViT
     from mvitv2.models import create_model, list_models, model_config
@@ -27,10 +28,12 @@ __all__ = [
     "create_transform",
     "describe",
     "inspect_weights",
+    "is_model",
     "list_models",
     "load_into",
     "load_model",
     "model_config",
+    "model_info",
     "save_weights",
     "schedule",
 ]
@@ -45,10 +48,12 @@ _HOMES = {
     "create_transform": "mvitv2.tasks.prediction",
     "describe": "mvitv2.core.config",
     "inspect_weights": "mvitv2.weights.inspect",
+    "is_model": "mvitv2.catalogue",
     "list_models": "mvitv2.models",
     "load_into": "mvitv2.weights.load",
     "load_model": "mvitv2.weights.load",
     "model_config": "mvitv2.models",
+    "model_info": "mvitv2.catalogue",
     "save_weights": "mvitv2.weights.save",
     "schedule": "mvitv2.core.config",
 }

@@ -23,18 +23,27 @@ from mvitv2.variants import VARIANTS
 TIMM_FIELDS = {"drop_rate": "head_dropout", "drop_path_rate": "drop_path", "in_chans": "in_channels"}
 
 
-def list_models(pattern: str = "*", *, aliases: bool = False, task: str | None = None) -> list[str]:
+def list_models(
+    pattern: str = "*", *, aliases: bool = False, task: str | None = None, pretrained: bool = False
+) -> list[str]:
     """Names of models.
 
     Args:
         pattern: As in a shell; ``"*video*"``, ``"*image*"`` and ``"*det*"`` also match tasks.
         aliases: The names people know from other codebases too.
         task: ``"image"``, ``"video"`` or ``"detection"`` only.
+        pretrained: Only those with published weights that ``create_model(name, pretrained=True)`` can fetch.
     """
     names = [*VARIANTS, *(ALIASES if aliases else ())]
     tasks = {name: task_of(VARIANTS[variant_name(name)]) for name in names}
     matched = [n for n in names if fnmatch(n, pattern) or fnmatch(f"{n} {tasks[n]}", pattern)]
-    return [n for n in matched if task in (None, tasks[n])]
+    found = [n for n in matched if task in (None, tasks[n])]
+    if not pretrained:
+        return found
+    from mvitv2.weights.releases import RELEASES
+
+    there = {entry.variant for entry in RELEASES.values() if entry.url or entry.hub}
+    return [n for n in found if variant_name(n) in there]
 
 
 def task_of(config: MViTConfig) -> str:

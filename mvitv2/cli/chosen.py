@@ -11,6 +11,7 @@ import yaml
 from mvitv2.aliases import variant_name
 from mvitv2.cli.failures import UsageError, one_line
 from mvitv2.cli.train import Options
+from mvitv2.train import trackers
 from mvitv2.train.folder import read_run
 from mvitv2.train.official import Understood, understood, with_overrides
 from mvitv2.train.recipe import Recipe, overridden
@@ -245,7 +246,13 @@ def in_words(items: tuple[str, ...]) -> dict[str, str]:
 
 
 def settings_of(options: Options) -> Settings:
-    """Where and how the run is carried out."""
+    """Where and how the run is carried out.
+
+    Raises:
+        ValueError: ``--log`` names no tracker.
+        ImportError: Or one whose library is missing.
+    """
+    trackers.chosen(options.log)  # told now, before the data is read
     workers = options.workers if options.workers is not None else 0 if options.data == "digits" else default_workers()
     output, resume = resumed(options)
     return Settings(

@@ -65,7 +65,8 @@ def matching(pattern: str, task: str | None) -> list[Entry]:
         ValueError: There is none.
     """
     from mvitv2.aliases import ALIASES, variant_name
-    from mvitv2.models import list_models, task_of
+    from mvitv2.catalogue import model_info
+    from mvitv2.models import list_models
     from mvitv2.variants import VARIANTS
 
     names = list_models(pattern, aliases=True, task=task) or list_models(f"*{pattern}*", aliases=True, task=task)
@@ -74,25 +75,15 @@ def matching(pattern: str, task: str | None) -> list[Entry]:
         of_task = f" for {task}" if task else ""
         hint = did_you_mean(pattern, [*VARIANTS, *ALIASES], otherwise="mvitv2 list names them all")
         raise ValueError(f"no model{of_task} matches {pattern!r}{hint}")
+    known = map(model_info, found)
     return [
         Entry(
-            name=name,
-            task=task_of(VARIANTS[name]),
-            parameters=num_parameters(name),
-            input=VARIANTS[name].input_size,
-            classes=VARIANTS[name].num_classes,
-            aliases=sorted(alias for alias, variant in ALIASES.items() if variant == name),
+            name=info.name,
+            task=info.task,
+            parameters=info.parameters,
+            input=info.input_size,
+            classes=info.num_classes,
+            aliases=list(info.aliases),
         )
-        for name in found
+        for info in known
     ]
-
-
-def num_parameters(name: str) -> int:
-    """Parameters of a variant, counted on a model without memory."""
-    import torch
-
-    from mvitv2.models import create_model
-
-    with torch.device("meta"):
-        model = create_model(name)
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from mvitv2.cli.failures import UsageError
+from mvitv2.cli.failures import UsageError, one_line
 from mvitv2.cli.words import Maybe
 
 if TYPE_CHECKING:
@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from mvitv2.tasks.prediction import Prediction
     from mvitv2.tasks.records import Done
 
+CAMERAS = ("webcam", "camera", "screen", "screenshot")
+"""What other programs read pictures from by these names, or by the number of a camera."""
 EXAMPLES = """\
   mvitv2 predict runs/demo digit.png
   mvitv2 predict mvitv2_t cat.jpg --top-k 1                       # published weights, fetched once
   mvitv2 predict MViTv2_T_in1k.pyth photos/ "more/*.png" --format csv > answers.csv
   mvitv2 predict runs/photos archive/ --output answers.parquet --resume    # again: goes on where it stopped
   mvitv2 predict runs/photos holiday/ --save seen                 # pictures with the answers on them
+  mvitv2 predict runs/photos https://example.com/cat.jpg --allow-urls
   mvitv2 predict runs/clips match.mp4 --seconds                   # what happens when
   mvitv2 predict runs/clips match.mp4 --timeline seen             # as a table, JSON, a chart and on the film
   find . -name "*.jpg" | mvitv2 predict runs/photos - --format jsonl
@@ -36,9 +39,11 @@ class Options:
     model: Positional[str]
     """A weights file of any codebase, the folder of a run, or the name of a published model."""
     files: Annotated[Positional[tuple[str, ...]], arg(help_behavior_hint="(required)")]
-    """Files, folders, patterns; - reads their names from standard input, one a line."""
+    """Files, folders, patterns, addresses with --allow-urls; - reads their names from standard input, one a line."""
     top_k: Annotated[int, arg(aliases=["-k"])] = 5
     """Classes per picture, likeliest first."""
+    allow_urls: bool = False
+    """Fetch pictures named by https:// or http:// addresses, of at most 64 MiB each and 30 seconds."""
     format: Literal["table", "json", "jsonl", "csv"] = "table"
     """A line of text, one JSON list, a JSON object a line, or comma-separated values."""
     output: Maybe[Path] = None
@@ -80,15 +85,18 @@ def run(options: Options) -> int:
 
     if options.resume and options.output is None:
         raise UsageError("--resume goes on with a file of answers; name it with --output")
+    refuse_unread(options.files, allow_urls=options.allow_urls)
     device_named(options.device)
     model = classifier(options.model)
     if model.config.rank == len("thw"):
+        if options.allow_urls:
+            raise UsageError("--allow-urls fetches pictures, and this model takes clips; give files of clips")
         return predict_clips(options, model)
     refuse_clip_options({n: getattr(options, n) for n in ("num_frames", "seconds", "timeline", "boxes")})
     if options.output is not None:
         return into_file(options, model, options.output)
     total = failed = 0
-    answers = saved(options, answered(options, model))
+    answers = answered(options, model)
     for answer in WRITERS[options.format](answers, min(options.top_k, model.config.num_classes)):
         total += 1
         failed += answer.error is not None
@@ -97,13 +105,43 @@ def run(options: Options) -> int:
     return 1 if failed else 0
 
 
+def refuse_unread(files: tuple[str, ...], *, allow_urls: bool) -> None:
+    """Say before anything is loaded that cameras are not read, and addresses only where that is allowed.
+
+    Raises:
+        UsageError: One of the sources is one of these.
+    """
+    from mvitv2.data.web import SCHEMES, is_address
+
+    for name in files:
+        scheme = name.partition("://")[0].lower() if is_address(name) else ""
+        if (name in CAMERAS or name.isdecimal()) and not Path(name).exists():
+            raise UsageError(
+                f"{name} is a camera or a screen to other programs, which is not supported here; give files, folders, "
+                "patterns or, with --allow-urls, addresses of pictures"
+            )
+        if scheme and scheme not in SCHEMES:
+            raise UsageError(f"{one_line(name)}: {scheme}:// is not supported; only https:// and http:// pictures are")
+        if scheme and not allow_urls:
+            raise UsageError(f"{one_line(name)} is an address; --allow-urls fetches it")
+
+
 def answered(options: Options, model: "MViT", done: "Done | None" = None) -> Iterator["Prediction"]:
-    """The stream of answers, without pictures that are done."""
+    """The stream of answers, without pictures that are done; each picture written with its own where asked for."""
     from mvitv2.cli.pictures import names, resized
+    from mvitv2.data.web import Web
     from mvitv2.tasks.devices import device_named
     from mvitv2.tasks.prediction import predict, preprocessing_of
 
-    return predict(
+    web, bodies = Web(), dict[str, bytes]()
+
+    def fetch(url: str) -> bytes:
+        body = web(url)
+        if options.save is not None:
+            bodies[url] = body
+        return body
+
+    answers = predict(
         model,
         names(options.files),
         top=options.top_k,
@@ -113,7 +151,9 @@ def answered(options: Options, model: "MViT", done: "Done | None" = None) -> Ite
         precision=options.precision,
         preprocessing=resized(preprocessing_of(model), options.img_size, options.crop_pct),
         skip=None if done is None else done.__contains__,
+        fetch=fetch if options.allow_urls else None,
     )
+    return answers if options.save is None else saved(answers, options.save, bodies)
 
 
 def into_file(options: Options, model: "MViT", path: Path) -> int:
@@ -127,26 +167,35 @@ def into_file(options: Options, model: "MViT", path: Path) -> int:
     with ExitStack() as stack:
         records, done = stack.enter_context(kept(opened(path, kinds, columns, resume=options.resume)))
         count = stack.enter_context(Count(done, path))
-        for answer in saved(options, answered(options, model, done)):
+        for answer in answered(options, model, done):
             records.write(record(answer, lines=path.suffix.lower() == ".jsonl"))
             count.add(answer.file, answer.error)
     print(count.told("could not be predicted"), file=sys.stderr)
     return 1 if count.failed else 0
 
 
-def saved(options: Options, answers: Iterator["Prediction"]) -> Iterator["Prediction"]:
-    """Answers handed on, each picture written with its own on it where that is asked for."""
+def saved(answers: Iterator["Prediction"], folder: Path, bodies: dict[str, bytes]) -> Iterator["Prediction"]:
+    """Answers handed on, each picture written with its own on it.
+
+    Args:
+        answers: The stream.
+        folder: Where pictures go.
+        bodies: What was fetched, by address; taken out as it is used.
+    """
+    from mvitv2.data.images import read_image
+
     for answer in answers:
-        if options.save is not None and answer.error is None:
-            target = place_of(answer.file, options.save)
+        body = bodies.pop(answer.file, None)
+        if answer.error is None:
+            target = place_of(answer.file, folder)
             target.parent.mkdir(parents=True, exist_ok=True)
-            answer.save(target)
+            answer.save(target, None if body is None else read_image(body))
         yield answer
 
 
 def place_of(file: str, folder: Path) -> Path:
     """Where a picture is saved: under its own path, as JPEG, and never outside the folder."""
-    path = Path(file)
+    path = Path(file.partition("://")[2].partition("?")[0] or file)
     parts = [part for part in path.parts if part not in (path.anchor, "..", ".")]
     name = parts[-1] if path.suffix.lower() in (".jpg", ".jpeg") else f"{parts[-1]}.jpg"
     return folder.joinpath(*parts[:-1], name)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ from mvitv2.core.model import MViT
 from mvitv2.data.images import ImageError, read_image, source_name
 from mvitv2.data.sources import Problem, expand
 from mvitv2.data.transforms import EvalTransform
+from mvitv2.data.web import is_address
 from mvitv2.preprocessing import Preprocessing
 from mvitv2.tasks.annotated import annotated
 from mvitv2.tasks.evaluation import evaluating, placed, probabilities
 
 Source = str | Path | bytes | Image.Image
+Fetch = Callable[[str], bytes]
+"""From an address to the bytes behind it, such as :class:`mvitv2.data.web.Web`."""
 Read = tuple[str, Tensor | str]
 """What the source is called, and its tensor or the reason why there is none."""
 
@@ -88,6 +92,7 @@ def predict(
     precision: str = "fp32",
     preprocessing: Preprocessing | None = None,
     skip: Callable[[str], bool] | None = None,
+    fetch: Fetch | None = None,
 ) -> Iterator[Prediction]:
     """Answers for images, one after another in the order of the sources.
 
@@ -104,6 +109,7 @@ def predict(
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"`` (autocast).
         preprocessing: How pictures become numbers; ``None``: as the card says.
         skip: Told the name of a file; those of which it says yes are not read and get no answer.
+        fetch: What reads ``https://`` and ``http://`` sources; ``None``: they get an ``error``, and nothing is fetched.
 
     Raises:
         ValueError: The model is no classifier of images, or nothing says how it wants its pictures.
@@ -112,7 +118,7 @@ def predict(
         raise ValueError(f"top={top} and batch_size={batch_size} must be at least 1, workers={workers} at least 0")
     transform = EvalTransform(preprocessing_of(model) if preprocessing is None else preprocessing)
     names, place = class_names(model), placed(model, device)
-    stream = batched(sources, transform, batch_size=batch_size, workers=workers, skip=skip)
+    stream = batched(sources, transform, batch_size=batch_size, workers=workers, skip=skip, fetch=fetch)
 
     def answers() -> Iterator[Prediction]:
         with closing(stream):
@@ -175,6 +181,7 @@ def batched(
     batch_size: int,
     workers: int,
     skip: Callable[[str], bool] | None = None,
+    fetch: Fetch | None = None,
 ) -> Generator[list[Read], None, None]:
     """Sources as batches of one size of tensors, in order, with reasons in between.
 
@@ -187,10 +194,14 @@ def batched(
         batch_size: Items of a batch.
         workers: Threads that read and decode; 0 reads when a batch is asked for.
         skip: Told a name; yes leaves it out.
+        fetch: What reads addresses.
     """
     many = [sources] if isinstance(sources, str | Path | bytes | Image.Image) else sources
     waiting: list[Read] = []
-    for item in chain(_read_ahead(many, transform, workers, 2 * batch_size, skip), [None]):
+    items = (item for item in _files(many) if skip is None or not skip(_name(item)))
+    for item in chain(
+        _read_ahead(items, partial(_read, transform=transform, fetch=fetch), workers, 2 * batch_size), [None]
+    ):
         shapes = {t.shape for _, t in waiting if isinstance(t, Tensor)}
         fits = item is not None and (not shapes or isinstance(item[1], str) or item[1].shape in shapes)
         if waiting and (not fits or len(waiting) >= batch_size):
@@ -220,22 +231,17 @@ def _named(
 
 
 def _read_ahead(
-    sources: Iterable[Source],
-    transform: Callable[[Image.Image], Tensor],
-    workers: int,
-    most: int,
-    skip: Callable[[str], bool] | None,
+    items: Iterable[Source | Problem], read: Callable[[Source | Problem], Read], workers: int, most: int
 ) -> Iterator[Read]:
     """Read sources in threads, at most ``most`` ahead, and hand them out in order."""
-    items = (item for item in _files(sources) if skip is None or not skip(_name(item)))
     if workers == 0:
-        yield from (_read(item, transform) for item in items)
+        yield from map(read, items)
         return
     ahead: deque[Future[Read]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
         try:
             for item in items:
-                ahead.append(pool.submit(_read, item, transform))
+                ahead.append(pool.submit(read, item))
                 if len(ahead) >= most:
                     yield ahead.popleft().result()
             while ahead:
@@ -246,9 +252,9 @@ def _read_ahead(
 
 
 def _files(sources: Iterable[Source]) -> Iterator[Source | Problem]:
-    """Folders and patterns opened up; what gives nothing comes as a problem."""
+    """Folders and patterns opened up, addresses as they are; what gives nothing comes as a problem."""
     for source in sources:
-        if isinstance(source, str | Path):
+        if isinstance(source, str | Path) and not (isinstance(source, str) and is_address(source)):
             yield from expand(str(source))
         else:
             yield source
@@ -263,15 +269,17 @@ def _name(source: Source | Problem) -> str:
     return source_name(source)
 
 
-def _read(source: Source | Problem, transform: Callable[[Image.Image], Tensor]) -> Read:
+def _read(source: Source | Problem, transform: Callable[[Image.Image], Tensor], fetch: Fetch | None) -> Read:
     """One source as a tensor, or the reason why not."""
     name = _name(source)
     if isinstance(source, Problem):
         return name, source.reason
     if isinstance(source, Image.Image):
         return name, transform(source)
+    if isinstance(source, str) and fetch is None:
+        return name, "is an address, and reading those is not allowed (--allow-urls, or fetch=mvitv2.data.web.Web())"
     try:
-        return name, transform(read_image(source))
+        return name, transform(read_image(fetch(source) if isinstance(source, str) and fetch else source))
     except ImageError as error:
         return name, error.reason
     except ValueError as error:  # a picture that no resize can make sense of

@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "kernels": {"core"},
     "models": {"aliases", "core", "kernels", "preprocessing", "tasks", "variants", "weights"},
     "weights": {"aliases", "core", "kernels", "preprocessing", "tasks", "variants"},  # a file becomes a model
+    "catalogue": {"aliases", "models", "variants", "weights"},
     "hf": {"core", "models"},
     "data": {"preprocessing"},
     "explain": {"core"},

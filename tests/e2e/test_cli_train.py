@@ -70,6 +70,11 @@ def test_a_run_for_programs(capsys, tmp_path) -> None:
     assert "there is no tracker 'tensorbord'" in capsys.readouterr().err
 
 
+def test_a_misspelt_tracker_is_told_before_the_data_is_read(capsys, tmp_path) -> None:
+    assert main(["train", str(tmp_path / "no-such-folder"), "--log", "wandbb"]) == 1
+    assert "there is no tracker 'wandbb'" in capsys.readouterr().err
+
+
 def test_the_demonstration(capsys, tmp_path) -> None:
     assert main(["demo", "--output", str(tmp_path / "demo"), "--epochs", "1"]) == 0
     shown = capsys.readouterr().out

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import mvitv2
+from mvitv2 import is_model, model_info
 from mvitv2.aliases import ALIASES, variant_name
 from mvitv2.core.model import MViT
 from mvitv2.core.pyramid import Features
@@ -44,6 +45,30 @@ def test_patterns_match_tasks_too() -> None:
     assert set(list_models("*image*")) == set(VARIANTS) - set(list_models("*video*")) - set(list_models("*det*"))
     for task in ("image", "video", "detection"):
         assert list_models(task=task) == [n for n in VARIANTS if task_of(VARIANTS[n]) == task]
+
+
+def test_what_is_known_of_a_model() -> None:
+    found = model_info("mvitv2_t")
+    assert (found.name, found.task, found.input_size, found.num_classes) == ("mvitv2_t", "image", (224, 224), 1000)
+    assert found.parameters == sum(p.numel() for p in on_meta("mvitv2_t").parameters())
+    assert "mvitv2_tiny" in found.aliases and "mvitv2_small" not in found.aliases
+    assert found.top1 == 82.3 and found.source is not None and "facebookresearch/mvit" in found.source
+    assert {entry.dialect for entry in found.releases} == {"official", "timm", "mmpretrain"}
+    by_timm = model_info("mvitv2_tiny")  # another codebase's name means its own file and its own figures
+    assert by_timm.pretrained is not None and by_timm.pretrained.dialect == "timm" and by_timm.top1 == 82.408
+
+
+def test_a_model_that_nobody_published_says_so() -> None:
+    alone = sorted({*list_models()} - {*list_models(pretrained=True)})
+    found = model_info(alone[0])
+    assert found.pretrained is found.top1 is found.source is None and not any(r.url or r.hub for r in found.releases)
+    assert "mvitv2_tiny" in list_models("mvitv2_t*", aliases=True, pretrained=True)
+
+
+def test_which_names_are_models() -> None:
+    assert is_model("mvitv2_t") and is_model("mvit_v2_s") and not is_model("mvitv2_tinny")
+    with pytest.raises(ValueError, match="did you mean"):
+        model_info("mvitv2_tinny")
 
 
 @pytest.mark.parametrize("alias", ALIASES)
