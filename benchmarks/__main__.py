@@ -135,6 +135,10 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.compare and before is None:
         sys.stderr.write(f"there is no result of {name} in {arguments.output} to compare with\n")
         return 2
+    chosen = [case for case in SETS[arguments.set] if re.search(arguments.case, case.name)]
+    if not chosen:
+        sys.stderr.write(f"no case of the set {arguments.set} is found by {arguments.case!r}\n")
+        return 2
     if arguments.device == "cuda" and not torch.cuda.is_available():
         sys.stderr.write("torch sees no CUDA device; measure on one, or with --device cpu\n")
         return 2
@@ -152,15 +156,15 @@ def main(argv: list[str] | None = None) -> int:
         "limits": asdict(limit),
         "cases": [],
     }
+    path = arguments.output / f"{record['date']}-{name}.json"
     text = [heading(record)]
     say(f"\n{text[0]}\n")
-    for case in SETS[arguments.set]:
-        if re.search(arguments.case, case.name):
-            record["cases"].append(measured(case, arguments, limit))
-            text.append(table(record["cases"][-1]))
-            say(f"\n{text[-1]}\n")
-            sys.stdout.flush()
-    path = stored(record, text, arguments.output / f"{record['date']}-{name}.json")
+    for case in chosen:
+        record["cases"].append(measured(case, arguments, limit))
+        text.append(table(record["cases"][-1]))
+        say(f"\n{text[-1]}\n")
+        sys.stdout.flush()
+        stored(record, text, path)  # a long run that is stopped keeps what it measured
     say(f"\n{path}\n")
     worse = list(falls(before, record)) if before else []
     for fall in worse:
@@ -178,12 +182,11 @@ def heading(record: dict[str, Any]) -> str:
     return f"{devices}; {threads}; {versions}\nmeasured: {rates}, copying {limit['bandwidth'] / 1e9:.1f} GB/s"
 
 
-def stored(record: dict[str, Any], text: list[str], path: Path) -> Path:
+def stored(record: dict[str, Any], text: list[str], path: Path) -> None:
     """Write the record, and the table beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
     path.with_suffix(".txt").write_text("\n\n".join(text) + "\n")
-    return path
 
 
 if __name__ == "__main__":

@@ -81,13 +81,18 @@ def choose(*, device: str, trains: bool, dtype: torch.dtype = torch.float32) -> 
 
 
 @torch.compiler.assume_constant_result
-@cache
 def compiled() -> bool:
     """Whether the C++ operators are there; the first call builds them, and a log line says why they are not."""
+    return told_once() is None
+
+
+@cache
+def told_once() -> str | None:
+    """Why there are no C++ operators; a graph that is traced may call no function that remembers, so this is apart."""
     reason = cpp.missing()
     if reason is not None:
         LOG.warning("pooling attention runs without C++ operators: %s", reason)
-    return reason is None
+    return reason
 
 
 def takes_cpp(x: Tensor) -> bool:
@@ -105,7 +110,6 @@ def takes_triton(x: Tensor) -> bool:
 
 
 @torch.compiler.assume_constant_result
-@cache
 def usable() -> bool:
     """Whether there are a GPU and a Triton for it."""
     return bool(triton.available())

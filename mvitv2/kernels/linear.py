@@ -36,17 +36,20 @@ class Linear(nn.Linear):
         return F.linear(input, self.weight, self.bias)
 
 
-@torch.compiler.assume_constant_result
-@cache
 def pays() -> bool:
     """Whether anything is faster here than what PyTorch would take; nothing is built to find out."""
     return by_onednn() or torch.cpu._is_amx_tile_supported()
 
 
 @torch.compiler.assume_constant_result
-@cache
 def by_onednn() -> bool:
     """Whether oneDNN's float32 is faster than what PyTorch would take: MKL, on a processor that is not Intel's."""
+    return mkl_is_slow()
+
+
+@cache
+def mkl_is_slow() -> bool:
+    """:func:`by_onednn`, found out once: a graph that is traced may call no function that remembers."""
     if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         return False
     info = Path("/proc/cpuinfo")

@@ -120,6 +120,11 @@ def test_a_first_comparison_says_what_is_missing(tmp_path: Path, capsys: pytest.
     assert "no result of quick-cpu" in capsys.readouterr().err
 
 
+def test_a_pattern_that_finds_no_case_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--case", "mvitv3"]) == 2
+    assert "no case of the set quick is found by 'mvitv3'" in capsys.readouterr().err
+
+
 def record(**medians: float) -> dict[str, Any]:
     kinds = {"timm": "peer", "hiera": "context"}
     rows = {name: {"median": m, "kind": kinds.get(name, "ours")} for name, m in medians.items()}
