@@ -32,7 +32,7 @@ def library() -> Path:
     """
     compiler = find_compiler()
     command = [compiler, *flags(), str(SOURCES / "operators.cpp")]
-    path = cache_folder() / f"operators-{key(command)}.so"
+    path = cache_folder() / f"operators-{key(command[:-1])}.so"  # equal sources share it, wherever they lie
     if path.exists():
         return path
     from filelock import FileLock
