@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"preprocessing"},
     "explain": {"core"},
     "tasks": {"core", "data", "preprocessing", "variants"},
-    "train": {"core", "data", "models", "preprocessing", "tasks", "variants", "weights"},
+    "train": {"core", "data", "kernels", "models", "preprocessing", "tasks", "variants", "weights"},
     "report": {"_version", "core", "data", "explain", "tasks", "train", "weights"},  # a report is on a run
     "demo": {"core", "data", "models", "report", "tasks", "train", "weights"},
 }
