@@ -55,9 +55,14 @@ def test_torchrun_starts_killed_processes_again(tmp_path: Path) -> None:
         "--save-minutes",
         "0.0001",
     ]
-    words += ["--no-report", "--log", "none", "--set", "stages.depths=1,1", "--output"]
+    words += ["--no-report", "log=none", "--set", "stages.depths=1,1", "--output"]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(mvitv2.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(mvitv2.__file__).parents[1]),
+        "OMP_NUM_THREADS": "1",
+        "CXX": "false",
+    }
     command = [sys.executable, *launch, "-m", "mvitv2", *words]
     outputs = []
     for name, kill in (("one", False), ("two", True)):
