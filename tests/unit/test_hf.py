@@ -32,7 +32,7 @@ def test_its_maps_are_the_models() -> None:
 def test_transformers_writes_and_reads_it(tmp_path: Path) -> None:
     model = transformers.AutoBackbone.from_config(hf.backbone_config(four_stages())).eval()
     model.save_pretrained(tmp_path)
-    again = transformers.AutoBackbone.from_pretrained(str(tmp_path)).eval()
+    again = hf.registered()[1].from_pretrained(tmp_path).eval()  # AutoBackbone asks the hub about every path
     pixels = torch.randn(1, 3, 64, 64)
     for found, expected in zip(again(pixels).feature_maps, model(pixels).feature_maps, strict=True):
         torch.testing.assert_close(found, expected)
