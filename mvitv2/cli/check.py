@@ -195,8 +195,12 @@ def drawn(options: Options, examined: "Examined[Any]"):
     if isinstance(dataset, DetectionImages):
         from mvitv2.data.detection.augment import MultiScale
         from mvitv2.data.detection.sheet import detection_sheet
+        from mvitv2.train.detection import train_transform as scene_transform
+        from mvitv2.train.recipes import recipe
 
-        return detection_sheet(dataset, MultiScale(), count=options.show, seed=options.seed)
+        own = recipe(options.recipe)
+        how = MultiScale() if own.task == "classify" else scene_transform(own, {})
+        return detection_sheet(dataset, how, count=options.show, seed=options.seed)
     from mvitv2.data.sheet import sheet
     from mvitv2.data.video.preflight import SeenClips
     from mvitv2.data.video.sheet import clip_sheet

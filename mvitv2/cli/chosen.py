@@ -48,6 +48,8 @@ BY_HEART: dict[str, Any] = {
     "repeats": 1,
 }
 """What else ``--overfit-batches`` sets, unless it is said: nothing that keeps a model from learning by heart."""
+AS_MEASURED: dict[str, Any] = {"kind": "resize"}
+"""The same for pictures with boxes."""
 
 
 def chosen(options: Options) -> tuple[Options, Recipe]:
@@ -81,7 +83,8 @@ def chosen_recipe(options: Options, base: Recipe | None = None) -> Recipe:
     base, changes = base or base_recipe(options), changes_of(options)
     if changes.get("overfit_batches") is not None:
         said = {name.partition(".")[0] for name in changes}
-        changes |= {name: value for name, value in BY_HEART.items() if name not in said}
+        by_heart = BY_HEART if base.task == "classify" else {**BY_HEART, "augmentation": dict(AS_MEASURED)}
+        changes |= {name: value for name, value in by_heart.items() if name not in said}
     if "augmentation.kind" in changes:
         # the fields of one kind are not those of another
         changes = {"augmentation": {"kind": base.augmentation["kind"]}, **changes}
@@ -148,6 +151,8 @@ def base_recipe(options: Options) -> Recipe:
         return from_file(Path(options.recipe)) if Path(options.recipe).is_file() else recipe(options.recipe)
     if options.model is not None and Path(options.model).is_file():
         raise UsageError(f"--model {options.model} is a file; --weights starts from it, and it says what the model is")
+    if options.task in ("detect", "segment"):
+        return recipe("detect_small")
     if options.data == "digits":
         return recipe("digits")
     model = variant_name(options.model) if options.model is not None else None

@@ -25,6 +25,7 @@ EXAMPLES = """\
   mvitv2 eval runs/demo digits
   mvitv2 eval runs/photos photos                     # photos/val, or photos itself if it holds class folders
   mvitv2 eval runs/clips clips --views 5x1           # 5 clips of each file, scores averaged; goes on if stopped
+  mvitv2 eval cascade_mask_rcnn_mvitv2_t coco --results found.json    # boxes and masks
   mvitv2 eval mvitv2_t imagenet --batch-size 128 --json mvitv2_t.json --report mvitv2_t.html
   mvitv2 eval mvitv2_t imagenet --labels real.json   # ImageNet-ReaL: any number of right answers for each picture
   mvitv2 eval mvitv2_t imagenet-a                    # 200 of the 1000 classes: answers are restricted to them
@@ -42,6 +43,8 @@ class Options:
     """A weights file of any codebase, the folder of a run, or the name of a published model."""
     data: Positional[str]
     """A folder of class folders, a folder with val/ or test/ in it, or `digits`."""
+    task: Literal["auto", "classify", "detect", "segment"] = "auto"
+    """What the model is for: classes of pictures, boxes of objects, or boxes and masks; it says so itself."""
     split: Literal["val", "test", "train"] = "val"
     """Which part of the data, where it has parts."""
     labels: Maybe[Path] = None
@@ -72,6 +75,14 @@ class Options:
     """Look at mirror images too."""
     scales: tuple[float, ...] = (1.0,)
     """Look at each picture at so many times its size, several times."""
+    min_score: Maybe[float] = None
+    """Of a detector: objects with a lower score are left out, where it is not to be the model's own."""
+    nms_iou: Maybe[float] = None
+    """Of a detector: of two boxes of one class that overlap more, the one with the higher score stays."""
+    max_detections: Maybe[int] = None
+    """Of a detector: most objects of a picture."""
+    results: Maybe[Path] = None
+    """Of a detector: write what is found to this file, in COCO's result format."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -80,16 +91,19 @@ class Options:
 
 def run(options: Options) -> int:
     """Measure, and print or write the figures."""
-    from mvitv2.cli.checkpoints import classifier
     from mvitv2.cli.clips import eval_clips, refuse_clip_options
+    from mvitv2.cli.detect import evaluated, model_for
     from mvitv2.cli.measured import Answers, write_page, write_row
+    from mvitv2.tasks.detect.detector import Detector
     from mvitv2.tasks.devices import device_named
     from mvitv2.tasks.evaluation import evaluate
 
     for path in (options.json, options.report, options.results_file):
         check_folder(Path(path or ""))
-    device = device_named(options.device)
-    model = classifier(options.model)
+    device_named(options.device)  # before weights are read
+    model = model_for(options.model, options.task)
+    if isinstance(model, Detector):
+        return evaluated(options, model)
     if model.config.rank == len("thw"):
         return eval_clips(options, model)
     refuse_clip_options({"scores": options.scores, "views": options.views != "1x1"})
@@ -102,21 +116,26 @@ def run(options: Options) -> int:
             dataset,
             batch_size=options.batch_size,
             workers=0 if options.data == "digits" else options.workers,
-            device=device,
+            device=device_named(options.device),
             precision=options.precision,
             scoring=scoring,
             on_batch=stack.enter_context(counter("measuring")),
             on_answer=answers,
         )
-    print(as_json(options, found) if options.json == "-" else table(found))
-    if options.json not in (None, "-"):
-        write(Path(options.json), as_json(options, found))
+    tell(options, found)
     if options.results_file is not None:
         write_row(options.results_file, options, model, found)
     if options.report is not None:
         write_page(options, model, dataset, scoring, found)
     tell_unreadable(found.unreadable)
     return 0
+
+
+def tell(options: Options, found: "Evaluation") -> None:
+    """The figures as a table or as JSON, and in their file."""
+    print(as_json(options, found) if options.json == "-" else table(found))
+    if options.json not in (None, "-"):
+        write(Path(options.json), as_json(options, found))
 
 
 def tell_unreadable(items: "list[Unreadable]") -> None:

@@ -28,6 +28,7 @@ EXAMPLES = """\
   mvitv2 predict runs/photos https://example.com/cat.jpg --allow-urls
   mvitv2 predict runs/clips match.mp4 --seconds                   # what happens when
   mvitv2 predict runs/clips match.mp4 --timeline seen             # as a table, JSON, a chart and on the film
+  mvitv2 predict runs/boxes holiday/ --save seen --min-score 0.5  # a detector's: boxes and masks on them
   find . -name "*.jpg" | mvitv2 predict runs/photos - --format jsonl
 """
 
@@ -40,18 +41,20 @@ class Options:
     """A weights file of any codebase, the folder of a run, or the name of a published model."""
     files: Annotated[Positional[tuple[str, ...]], arg(help_behavior_hint="(required)")]
     """Files, folders, patterns, addresses with --allow-urls; - reads their names from standard input, one a line."""
+    task: Literal["auto", "classify", "detect", "segment"] = "auto"
+    """What the model is for: classes of pictures, boxes of objects, or boxes and masks; it says so itself."""
     top_k: Annotated[int, arg(aliases=["-k"])] = 5
     """Classes per picture, likeliest first."""
     allow_urls: bool = False
     """Fetch pictures named by https:// or http:// addresses, of at most 64 MiB each and 30 seconds."""
-    format: Literal["table", "json", "jsonl", "csv"] = "table"
-    """A line of text, one JSON list, a JSON object a line, or comma-separated values."""
+    format: Literal["table", "json", "jsonl", "csv", "coco"] = "table"
+    """A line of text, one JSON list, a JSON object a line, comma-separated values, or of objects COCO's results."""
     output: Maybe[Path] = None
     """Write the answers to this file instead: .jsonl, .csv, or a folder .parquet."""
     resume: bool = False
     """Go on with that file: pictures that are in it are not read again."""
     save: Maybe[Path] = None
-    """Write every picture with its answer below it into this folder, under its own path."""
+    """Write every picture with its answer below it, or its objects on it, into this folder, under its own path."""
     batch_size: Annotated[int, arg(aliases=["-b"])] = 32
     """Pictures in one forward pass."""
     workers: Annotated[int, arg(aliases=["-j"])] = 2
@@ -70,6 +73,14 @@ class Options:
     """Of clips: write every second into this folder as JSON, as CSV, as a chart, and onto the clip itself."""
     boxes: Maybe[Path] = None
     """Of models that tell actions: the people of the clip, as AVA lists them: video, second, x1, y1, x2, y2."""
+    min_score: Maybe[float] = None
+    """Of a detector: objects with a lower score are left out, where it is not to be the model's own."""
+    nms_iou: Maybe[float] = None
+    """Of a detector: of two boxes of one class that overlap more, the one with the higher score stays."""
+    max_detections: Maybe[int] = None
+    """Of a detector: most objects of a picture."""
+    tile: Maybe[int] = None
+    """Of a detector: look at larger pictures in overlapping squares of this side, and once as a whole."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -79,15 +90,20 @@ class Options:
 def run(options: Options) -> int:
     """Give an answer for each picture as soon as there is one; 1 if there were pictures without an answer."""
     from mvitv2.cli.answers import WRITERS
-    from mvitv2.cli.checkpoints import classifier
     from mvitv2.cli.clips import predict_clips, refuse_clip_options
+    from mvitv2.cli.detect import model_for, predicted
+    from mvitv2.tasks.detect.detector import Detector
     from mvitv2.tasks.devices import device_named
 
     if options.resume and options.output is None:
         raise UsageError("--resume goes on with a file of answers; name it with --output")
     refuse_unread(options.files, allow_urls=options.allow_urls)
     device_named(options.device)
-    model = classifier(options.model)
+    model = model_for(options.model, options.task)
+    if isinstance(model, Detector):
+        return predicted(options, model)
+    if options.format == "coco":
+        raise UsageError("--format coco is for objects; classifiers have table, json, jsonl and csv")
     if model.config.rank == len("thw"):
         if options.allow_urls:
             raise UsageError("--allow-urls fetches pictures, and this model takes clips; give files of clips")

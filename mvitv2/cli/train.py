@@ -21,6 +21,7 @@ EXAMPLES = """\
   mvitv2 train photos --weights MViTv2_S_in1k.pyth --lr 1e-3 --output runs/photos
   mvitv2 train data=photos model=mvitv2_s imgsz=160 batch=64 epochs=100 augmentation.policy=rand-m7-n2
   mvitv2 train photos --pretrained --recipe lora --batch-size auto
+  mvitv2 train boxes --task segment --epochs 100 --output runs/boxes    # COCO's files, or lines of one's own
   mvitv2 train photos --cfg MVITv2_T.yaml SOLVER.MAX_EPOCH 100
   mvitv2 train clips --model mvitv2_s_16x4 --weights MViTv2_S_16x4_k400.pyth --output runs/clips
   mvitv2 train clips --recipe clips_small --output runs/clips
@@ -77,8 +78,9 @@ class Options:
     set: Annotated[tuple[str, ...], arg(help_behavior_hint="[recipe]")] = ()
     """Other fields of the recipe, such as augmentation.flip=0 or stages.depths=1,1,2,1."""
 
-    task: OfRecipe[Literal["classify", "video", "maskfeat", "actions"]] = None
-    """What is learned: classes of pictures or of clips, hidden gradients (pre-training), actions in boxes."""
+    task: OfRecipe[Literal["classify", "detect", "segment", "video", "maskfeat", "actions"]] = None
+    """What is learned: classes of pictures or of clips, boxes of objects, boxes and masks, hidden gradients
+    (pre-training), actions in boxes."""
     model: OfRecipe[str] = None
     """A name of `mvitv2 list`."""
     weights: OfRecipe[str] = None
@@ -91,8 +93,8 @@ class Options:
     """Distance of two of them."""
     img_size: OfRecipe[int] = None
     """Side of the pictures in pixels."""
-    sampling: OfRecipe[Literal["shuffle", "balanced"]] = None
-    """Every picture once an epoch, or as many of every class."""
+    sampling: OfRecipe[Literal["shuffle", "balanced", "rare"]] = None
+    """Every picture once an epoch, as many of every class, or those with rare classes more often (boxes)."""
     repeats: OfRecipe[int] = None
     """Times that a picture is in a batch, augmented otherwise each time."""
     overfit_batches: OfRecipe[int] = None
@@ -119,7 +121,7 @@ class Options:
     """Pictures at a time that the learning rates are for."""
     lr_scaling: OfRecipe[Literal["linear", "sqrt", "none"]] = None
     """How learning rates grow with the batch."""
-    schedule: OfRecipe[Literal["cosine", "constant"]] = None
+    schedule: OfRecipe[Literal["cosine", "constant", "steps"]] = None
     """The learning rate after the warm-up."""
     warmup_epochs: OfRecipe[float] = None
     """Epochs in which the learning rate rises."""
@@ -246,9 +248,10 @@ def opening(recipe: "Recipe", job: "Job") -> str:
         model = f"{recipe.model} as published" if recipe.weights == "pretrained" else f"weights of {recipe.weights}"
     parameters = millions(sum(p.numel() for p in job.model.parameters()))
     images, classes = job.data["train_images"], job.data["classes"]
-    kinds = {"video": "clips", "actions": "keyframes"}
-    what = kinds.get(recipe.task, "pictures" if job.model.config.rank == len("hw") else "clips")
-    data = f"{images} {what} of {classes} classes, {recipe.img_size} pixels"
+    kinds = {"video": "clips", "actions": "keyframes", "detect": "pictures", "segment": "pictures"}
+    what = kinds.get(recipe.task) or ("pictures" if job.model.config.rank == len("hw") else "clips")
+    size = "" if recipe.task in ("detect", "segment") else f", {recipe.img_size} pixels"
+    data = f"{images} {what} of {classes} classes{size}"
     return f"{model}, {parameters} parameters; recipe {recipe.name}, {recipe.epochs} epochs; {data}"
 
 

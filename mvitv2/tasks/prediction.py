@@ -198,9 +198,9 @@ def batched(
     """
     many = [sources] if isinstance(sources, str | Path | bytes | Image.Image) else sources
     waiting: list[Read] = []
-    items = (item for item in _files(many) if skip is None or not skip(_name(item)))
+    items = (item for item in files_of(many) if skip is None or not skip(name_of(item)))
     for item in chain(
-        _read_ahead(items, partial(_read, transform=transform, fetch=fetch), workers, 2 * batch_size), [None]
+        read_ahead(items, partial(read_one, transform=transform, fetch=fetch), workers, 2 * batch_size), [None]
     ):
         shapes = {t.shape for _, t in waiting if isinstance(t, Tensor)}
         fits = item is not None and (not shapes or isinstance(item[1], str) or item[1].shape in shapes)
@@ -230,14 +230,17 @@ def _named(
             yield Prediction(file, tuple(names[i] for i in numbers), tuple(best), tuple(numbers))
 
 
-def _read_ahead(
-    items: Iterable[Source | Problem], read: Callable[[Source | Problem], Read], workers: int, most: int
-) -> Iterator[Read]:
+def read_ahead(
+    items: Iterable[Source | Problem],
+    read: Callable[[Source | Problem], tuple[str, Any]],
+    workers: int,
+    most: int,
+) -> Iterator[tuple[str, Any]]:
     """Read sources in threads, at most ``most`` ahead, and hand them out in order."""
     if workers == 0:
         yield from map(read, items)
         return
-    ahead: deque[Future[Read]] = deque()
+    ahead: deque[Future[tuple[str, Any]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
         try:
             for item in items:
@@ -251,7 +254,7 @@ def _read_ahead(
                 future.cancel()
 
 
-def _files(sources: Iterable[Source]) -> Iterator[Source | Problem]:
+def files_of(sources: Iterable[Source]) -> Iterator[Source | Problem]:
     """Folders and patterns opened up, addresses as they are; what gives nothing comes as a problem."""
     for source in sources:
         if isinstance(source, str | Path) and not (isinstance(source, str) and is_address(source)):
@@ -260,7 +263,7 @@ def _files(sources: Iterable[Source]) -> Iterator[Source | Problem]:
             yield source
 
 
-def _name(source: Source | Problem) -> str:
+def name_of(source: Source | Problem) -> str:
     """What a source is called."""
     if isinstance(source, Problem):
         return source.source
@@ -269,9 +272,11 @@ def _name(source: Source | Problem) -> str:
     return source_name(source)
 
 
-def _read(source: Source | Problem, transform: Callable[[Image.Image], Tensor], fetch: Fetch | None) -> Read:
-    """One source as a tensor, or the reason why not."""
-    name = _name(source)
+def read_one(
+    source: Source | Problem, transform: Callable[[Image.Image], Any], fetch: Fetch | None = None
+) -> tuple[str, Any]:
+    """One source through a transform, or the reason why not."""
+    name = name_of(source)
     if isinstance(source, Problem):
         return name, source.reason
     if isinstance(source, Image.Image):

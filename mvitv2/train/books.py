@@ -23,6 +23,7 @@ from mvitv2.train.recipe import Recipe
 from mvitv2.train.settings import Settings
 from mvitv2.train.state import TrainState
 from mvitv2.train.stepping import NotFinite, Stepped
+from mvitv2.weights.load import backbone_in
 
 SPOKEN = 10
 """Unreadable files that are named while a run goes on; all of them are in ``unreadable.txt``."""
@@ -134,7 +135,7 @@ class Books:
         """
         state, before = self.state, self.state.best
         state.best = best
-        weights, config = whole_state(state.kept), state.kept.config.to_dict()
+        weights, config = whole_state(state.kept), backbone_in(state.kept).config.to_dict()
         try:
             self.processes.led(lambda: self.write_weights(weights, config))
         except CheckpointError as error:

@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mvitv2.core.model import MViT
 from mvitv2.data.samples import Samples, collate
 from mvitv2.train.objective import Objective
 
-Measure = Callable[[MViT, Callable[[int, int], None]], Mapping[str, float]]
+Measure = Callable[[Any, Callable[[int, int], None]], Mapping[str, float]]
 """A model, and a function told images done and in all; gives figures by name.
 
 Of several processes, each calls it, gets the same figures, and is told equally often; they may share the work (see
@@ -19,7 +18,8 @@ Of several processes, each calls it, gets the same figures, and is told equally 
 class Job:
     """A task's model, data and measures."""
 
-    model: MViT
+    model: Any
+    """An :class:`~mvitv2.core.model.MViT` or a :class:`~mvitv2.tasks.detect.detector.Detector`."""
     dataset: Any
     """Training samples by :class:`~mvitv2.data.samples.SampleKey`, with a length."""
     objective: Objective

@@ -18,6 +18,8 @@ MAKERS = {
     "video": ("mvitv2.train.video", "video_job"),
     "maskfeat": ("mvitv2.train.maskfeat", "maskfeat_job"),
     "actions": ("mvitv2.train.actions", "actions_job"),
+    "detect": ("mvitv2.train.detection", "detection_job"),
+    "segment": ("mvitv2.train.detection", "detection_job"),
 }
 """Module and function that make the job of a task; the module is imported when it is asked for."""
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mvitv2.core.model import MViT
+from mvitv2.tasks.detect.detector import Detector
 from mvitv2.train.parallel import whole
 from mvitv2.train.recipe import Recipe
 
@@ -28,7 +29,7 @@ class Group:
     weight_decay: float
 
 
-def parameter_groups(model: MViT, *, weight_decay: float, layer_decay: float = 1.0) -> list[Group]:
+def parameter_groups(model: MViT | Detector, *, weight_decay: float, layer_decay: float = 1.0) -> list[Group]:
     """Every parameter that is trained, in exactly one group.
 
     Parameters of one axis, position tables and the class token do not decay. With layer decay, the classifier learns at
@@ -37,8 +38,7 @@ def parameter_groups(model: MViT, *, weight_decay: float, layer_decay: float = 1
     Raises:
         ValueError: Layer decay is asked for, and the depth of some blocks' parameters is unknown.
     """
-    still = model.no_weight_decay()
-    parameters = dict(model.named_parameters())
+    parameters, decaying = dict(model.named_parameters()), decaying_in(model)
     # of all of them, so that a block's rate does not depend on what else is frozen
     depth = depths(list(parameters), model.group_matcher()) if layer_decay < 1 else dict.fromkeys(parameters, 0)
     deepest = max(depth.values(), default=0)
@@ -46,12 +46,21 @@ def parameter_groups(model: MViT, *, weight_decay: float, layer_decay: float = 1
     for name, parameter in parameters.items():
         if not parameter.requires_grad:
             continue
-        decays = parameter.ndim > 1 and name not in still
-        groups.setdefault((depth[name], decays), []).append(name)
+        groups.setdefault((depth[name], name in decaying), []).append(name)
     return [
         Group(tuple(names), d, layer_decay ** (deepest - d), weight_decay if decays else 0.0)
         for (d, decays), names in groups.items()
     ]
+
+
+def decaying_in(model: MViT | Detector) -> set[str]:
+    """Names of the parameters that decay: of a detector by detectron2's rule, in which biases do."""
+    if isinstance(model, Detector):
+        from mvitv2.train.detection_schedule import detection_groups
+
+        return {name for group in detection_groups(model) if group.weight_decay for name in group.names}
+    still = model.no_weight_decay()
+    return {name for name, parameter in model.named_parameters() if parameter.ndim > 1 and name not in still}
 
 
 def depths(names: list[str], matcher: Mapping[str, Any]) -> dict[str, int]:
@@ -77,7 +86,7 @@ def depths(names: list[str], matcher: Mapping[str, Any]) -> dict[str, int]:
     return {name: rank[ordinals[name]] if name in ordinals else len(inside) + 1 for name in names}
 
 
-def optimizer_of(model: MViT, recipe: Recipe) -> torch.optim.Optimizer:
+def optimizer_of(model: MViT | Detector, recipe: Recipe) -> torch.optim.Optimizer:
     """The optimiser of a recipe; its groups carry ``lr_scale``, which :func:`set_rate` multiplies the rate by."""
     parameters = dict(model.named_parameters())
     groups = [

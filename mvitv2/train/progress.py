@@ -51,6 +51,7 @@ def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
     parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}", f"loss {row['train_loss']:.4f}"]
     if "top1" in row:
         parts.append(f"top-1 {100 * row['top1']:6.2f} %")
+    parts += [f"{kind} AP {100 * row[f'{kind}_ap']:5.1f}" for kind in ("box", "mask") if f"{kind}_ap" in row]
     parts += [f"lr {row['lr']:.2e}", f"{row['images_per_second']:.0f} images/s", seconds_spoken(row["seconds"])]
     return "  ".join(parts)
 

@@ -18,12 +18,12 @@ ADAPTER_TARGETS = {
 }
 """What adapters may be given to, and how those layers' names end."""
 CHOICES = {
-    "task": ("classify", "video", "maskfeat", "actions"),
+    "task": ("classify", "detect", "segment", "video", "maskfeat", "actions"),
     "inflation": ("centre", "mean", "repeat"),
     "optimizer": ("adamw", "sgd"),
     "lr_scaling": ("linear", "sqrt", "none"),
-    "schedule": ("cosine", "constant"),
-    "sampling": ("shuffle", "balanced"),
+    "schedule": ("cosine", "constant", "steps"),
+    "sampling": ("shuffle", "balanced", "rare"),
     "loss": ("cross_entropy", "bce"),
     "precision": ("fp32", "tf32", "bf16", "fp16"),
     "select": ("best", "last"),
@@ -43,14 +43,17 @@ class Recipe:
     """Where the numbers come from."""
 
     task: str = "classify"
-    """What is learned: ``"classify"`` pictures, ``"video"`` (classes of clips), ``"maskfeat"`` (pre-training) or
-    ``"actions"`` (boxes in clips). :mod:`mvitv2.train.jobs` has who makes a job of it."""
+    """What is learned: to ``"classify"`` pictures, to ``"detect"`` objects by boxes, to ``"segment"`` them by boxes and
+    masks, ``"video"`` (classes of clips), ``"maskfeat"`` (pre-training) or ``"actions"`` (boxes in clips).
+    :mod:`mvitv2.train.jobs` has who makes a job of it."""
     model: str = "mvitv2_t"
     """A name of :func:`mvitv2.list_models`."""
     stages: dict[str, Any] = field(default_factory=dict)
     """Arguments of :func:`mvitv2.core.stages.stages` (depths, ...), for other blocks than those of ``model``."""
     model_fields: dict[str, Any] = field(default_factory=dict)
     """Other fields of :class:`~mvitv2.core.config.MViTConfig` that differ from those of ``model``."""
+    detector: dict[str, Any] = field(default_factory=dict)
+    """Fields of :class:`~mvitv2.tasks.detect.config.DetectorConfig` that differ from those of ``model``."""
     weights: str | None = None
     """Where training starts: a weights file of any codebase, ``"pretrained"`` for the published ones, or nothing."""
     inflation: str = "centre"
@@ -103,7 +106,9 @@ class Recipe:
     lr_scaling: str = "linear"
     """``"linear"``, ``"sqrt"``, or ``"none"`` to take ``lr`` as it is."""
     schedule: str = "cosine"
-    """``"cosine"`` to ``min_lr``, or ``"constant"``; after the warm-up, step by step."""
+    """``"cosine"`` to ``min_lr``, ``"constant"``, or ``"steps"``; after the warm-up, step by step."""
+    milestones: tuple[float, ...] = ()
+    """With ``"steps"``: parts of the run after each of which the rate is a tenth of what it was."""
     warmup_epochs: float = 70.0
     warmup_lr: float = 1e-8
     """Where the warm-up starts; scaled as ``lr`` is."""
@@ -226,7 +231,11 @@ RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
     ("above 0, or none for no clipping", lambda v: v > 0, ("clip_norm", "clip_value")),
     ("above 0 and at most 1", lambda v: 0 < v <= 1, ("layer_decay",)),
 )
-KINDS = ("published", "device", "shift", "none")
+KINDS = {
+    "classify": ("published", "device", "shift", "none"),
+    **dict.fromkeys(("detect", "segment"), ("multi_scale", "large_scale_jitter", "resize")),
+}
+"""Of augmentation, by task."""
 
 
 def _offences(recipe: Recipe) -> Iterator[str]:
@@ -249,8 +258,11 @@ def _offences(recipe: Recipe) -> Iterator[str]:
         yield f"class_weights={recipe.class_weights} must be 0 or more"
     if recipe.warmup_epochs > recipe.epochs:
         yield f"warmup_epochs={recipe.warmup_epochs:g} is longer than epochs={recipe.epochs}"
-    if (kind := recipe.augmentation.get("kind")) not in KINDS:
-        yield f"augmentation.kind={kind!r} is none of {', '.join(map(repr, KINDS))}"
+    kinds = KINDS.get(recipe.task, KINDS["classify"])
+    if (kind := recipe.augmentation.get("kind")) not in kinds:
+        yield f"augmentation.kind={kind!r} is none of {', '.join(map(repr, kinds))}"
+    if list(recipe.milestones) != sorted(recipe.milestones) or any(not 0 < part < 1 for part in recipe.milestones):
+        yield f"milestones={recipe.milestones} must be parts of the run, between 0 and 1, in order"
 
 
 def _adapter_offences(recipe: Recipe) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from mvitv2.train.clip_recipes import CLIP_RECIPES
+from mvitv2.train.detection_recipes import DETECTION_RECIPES
 from mvitv2.train.recipe import Recipe, overridden
 from mvitv2.train.values import near
 
@@ -172,6 +173,7 @@ RECIPES: dict[str, Recipe] = {
             select="last",  # 270 validation images tell good epochs apart no better than chance
         ),
         *CLIP_RECIPES,
+        *(_recipe(name, **fields) for name, fields in DETECTION_RECIPES.items()),
     )
 }
 

@@ -16,6 +16,8 @@ class Schedule:
     peak: float
     end: float
     shape: str = "cosine"
+    milestones: tuple[float, ...] = ()
+    """Parts of the run, with ``"steps"``."""
 
     def __call__(self, step: int) -> float:
         """The rate of ``step``, counted from 0."""
@@ -23,6 +25,8 @@ class Schedule:
             return self.start + (self.peak - self.start) * step / self.warmup_steps
         if self.shape == "constant":
             return self.peak
+        if self.shape == "steps":
+            return self.peak * 0.1 ** sum(step >= round(part * self.steps) for part in self.milestones)
         done = min((step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1), 1.0)
         return self.end + (self.peak - self.end) * (math.cos(math.pi * done) + 1) / 2
 
@@ -37,6 +41,7 @@ def schedule_of(recipe: Recipe, *, steps_per_epoch: int, global_batch: int) -> S
         peak=recipe.lr * scale,
         end=recipe.min_lr * scale,
         shape=recipe.schedule,
+        milestones=recipe.milestones,
     )
 
 

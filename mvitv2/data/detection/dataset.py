@@ -1,5 +1,6 @@
 """Pictures with their objects as a data set, and batches of them."""
 
+import copy
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -156,9 +157,16 @@ class DetectionImages(Pictures):
         """The classes for people."""
         return self.class_names
 
-    def whole(self) -> "DetectionImages":
-        """All pictures of the annotations, with or without objects, as they are read."""
-        return DetectionImages(self.annotations, self.root, on_error=self.on_error, max_pixels=self.max_pixels)
+    def whole(self, transform: SceneTransform | None = None) -> "DetectionImages":
+        """All pictures of the annotations, with or without objects."""
+        options = {"masks": self.masks, "on_error": self.on_error, "max_pixels": self.max_pixels}
+        return DetectionImages(self.annotations, self.root, transform, **options)
+
+    def part(self, indices: Sequence[int], transform: SceneTransform | None = None) -> "DetectionImages":
+        """Some of the pictures, in the order given."""
+        chosen = copy.copy(self)
+        chosen.places, chosen.transform = self.places[np.asarray(indices, np.int64)], transform
+        return chosen
 
     def objects(self, index: int, size: tuple[int, int]) -> Instances:
         """The objects of a sample in a picture of ``(H, W)``, boxes float64.

@@ -10,6 +10,8 @@ import numpy as np
 from mvitv2.data.detection.dataset import DetectionImages
 from mvitv2.data.samples import sample_seed
 
+LVIS_THRESHOLD = 0.001
+"""Classes in a smaller part of the pictures come more often when LVIS is trained on."""
 _SHUFFLE = -2
 """Stands for a sample's index in the seed of an epoch's order."""
 

@@ -135,6 +135,12 @@ class Detector(nn.Module):
         """A parameter whose device and type the pixels take."""
         return next(self.backbone.parameters())
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Depth groups of the backbone (:meth:`mvitv2.core.model.MViT.group_matcher`); the rest is the head."""
+        inner, place = self.backbone.bottom_up.group_matcher(coarse), r"^backbone\.bottom_up\."
+        blocks = [(pattern.replace("^", place, 1), member) for pattern, member in inner["blocks"]]
+        return {"stem": inner["stem"].replace("^", place, 1), "blocks": blocks}
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory in training: keep no activations inside the backbone's blocks."""
         self.backbone.bottom_up.set_grad_checkpointing(enable)

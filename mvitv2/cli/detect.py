@@ -1,0 +1,289 @@
+"""Detectors in ``mvitv2 eval`` and ``mvitv2 predict``: figures of boxes and masks, objects in pictures."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from mvitv2.cli.failures import UsageError, one_line
+from mvitv2.cli.output import check_folder, columns, counter
+
+if TYPE_CHECKING:
+    from mvitv2.cli import eval as eval_command
+    from mvitv2.cli import predict as predict_command
+    from mvitv2.core.model import MViT
+    from mvitv2.preprocessing import Preprocessing
+    from mvitv2.tasks.detect.config import Selection
+    from mvitv2.tasks.detect.detector import Detector
+    from mvitv2.tasks.detect_evaluation import DetectionEvaluation
+    from mvitv2.tasks.detect_prediction import ObjectsFound
+
+SHOWN = 20
+"""Classes and files that are named in the text; the JSON file has all."""
+COLUMNS = ("file", "error", "class", "index", "score", "left", "top", "right", "bottom")
+
+
+def model_for(model: str, task: str) -> "MViT | Detector":
+    """MODEL: a detector, or a classifier of pictures.
+
+    Raises:
+        UsageError: The task and the model do not fit.
+        ValueError: It is neither.
+    """
+    from mvitv2.cli.checkpoints import opened
+    from mvitv2.core.model import MViT
+    from mvitv2.tasks.detect.detector import Detector
+
+    found = opened(model)
+    if isinstance(found, Detector):
+        if task == "classify":
+            raise UsageError(f"--task classify: {model} is a detector")
+        if task == "segment" and not found.config.masks:
+            raise UsageError(f"{model} has no mask head; use --task detect")
+        return found
+    if not isinstance(found, MViT):
+        raise ValueError(f"{model} is the backbone of a detector; this command needs a classifier or a whole detector")
+    if task not in ("auto", "classify"):
+        raise UsageError(f"--task {task}: {model} is no detector")
+    return found
+
+
+def selection_of(options: Any, model: "Detector") -> "Selection":
+    """The model's thresholds with those of the command line.
+
+    Raises:
+        UsageError: One is out of range.
+    """
+    given = {name: getattr(options, name) for name in ("min_score", "nms_iou", "max_detections")}
+    for name, value in given.items():
+        if value is not None and not (value >= 1 if name == "max_detections" else 0 <= value <= 1):
+            raise UsageError(f"--{name.replace('_', '-')} {value} is out of range")
+    return replace(model.config.selection, **{name: value for name, value in given.items() if value is not None})
+
+
+def preprocessing_of(options: Any, model: "Detector") -> "Preprocessing":
+    """How the model wants its pictures, or with another shorter side."""
+    from mvitv2.tasks.detect_prediction import detector_preprocessing
+
+    record, side = detector_preprocessing(model), options.img_size
+    if side is None:
+        return record
+    shorter = side[0] if isinstance(side, tuple) else side
+    if isinstance(side, tuple) and len(side) != 1:
+        raise UsageError(f"--img-size {' '.join(map(str, side))}: a detector takes one number, the shorter side")
+    longest = (
+        None
+        if record.longest is None or not isinstance(record.resize, int)
+        else (round(record.longest * shorter / record.resize))
+    )
+    return replace(record, resize=shorter, longest=longest)
+
+
+def evaluated(options: "eval_command.Options", model: "Detector") -> int:
+    """Measure a detector, and print or write the figures."""
+    from mvitv2.data.detection.augment import resize_of
+    from mvitv2.data.detection.open import open_detection
+    from mvitv2.data.splits import WHOLE
+    from mvitv2.tasks.detect_evaluation import evaluate_detector
+    from mvitv2.tasks.devices import device_named
+
+    if options.report is not None:
+        raise UsageError("--report is for classifiers; `mvitv2 check DATA --show 16` shows boxes")
+    resize = resize_of(preprocessing_of(options, model))
+    masks = None if options.task == "auto" and model.config.masks else options.task == "segment"
+    names = model.card.get("classes") or None
+    both = {options.split: resize, WHOLE: resize}
+    found = open_detection(options.data, both, need=(), classes=names, masks=masks, on_error="skip")
+    dataset = found.get(options.split) or found.get(WHOLE)
+    if dataset is None:
+        raise UsageError(f"{options.data} has no boxes of {options.split}; --split train or test?")
+    with counter("measuring") as told:
+        measure = evaluate_detector(
+            model,
+            dataset.whole(resize),
+            batch_size=min(options.batch_size, 8),
+            workers=options.workers,
+            device=device_named(options.device),
+            precision=options.precision,
+            selection=selection_of(options, model),
+            on_batch=told,
+        )
+    content = {"model": options.model, "data": options.data, "split": options.split, **measure.to_dict()}
+    if options.json == "-":
+        print(json.dumps(content, indent=2))
+    else:
+        print(table(measure))
+    for path, value in ((options.json, content), (options.results, measure.results)):
+        if path not in (None, "-"):
+            _write(Path(str(path)), value)
+    for item in measure.unreadable[:SHOWN]:
+        print(f"unreadable, left out: {one_line(item.path)}: {one_line(item.reason)}", file=sys.stderr)
+    return 0
+
+
+def table(measure: "DetectionEvaluation") -> str:
+    """The figures, and the classes if there are not too many."""
+    both = [one for one in (measure.box, measure.mask) if one is not None]
+    rows = [("", *(one.kind.upper() for one in both))]
+    rows += [(name, *(percent(one.figures[name]) for one in both)) for name in measure.box.figures]
+    rows += [("pictures", str(measure.images)), ("unreadable", str(len(measure.unreadable)))]
+    text = columns(rows, right=(1, 2))
+    there = [place for place, one in enumerate(measure.box.per_class) if one.objects]
+    if len(there) <= SHOWN:
+        cells: list[tuple[str, ...]] = [("CLASS", "OBJECTS", *(f"{one.kind.upper()} AP" for one in both))]
+        for place in there:
+            first = measure.box.per_class[place]
+            cells.append((first.name, str(first.objects), *(percent(one.per_class[place].precision) for one in both)))
+        text += "\n\n" + columns(cells, right=(1, 2, 3))
+    return text
+
+
+def percent(value: float | None) -> str:
+    """A figure of 0 to 1 times 100, as papers print it; a dash where there is none."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def predicted(options: "predict_command.Options", model: "Detector") -> int:
+    """Objects in each picture as soon as there are any; 1 if there were pictures without an answer."""
+    from mvitv2.cli.pictures import names
+    from mvitv2.tasks.detect_prediction import predict_objects
+    from mvitv2.tasks.devices import device_named
+
+    if options.resume or options.crop_pct is not None:
+        raise UsageError("--resume and --crop-pct are for classifiers")
+    if options.output is not None:
+        check_folder(options.output)
+    answers = predict_objects(
+        model,
+        names(options.files),
+        batch_size=min(options.batch_size, 8),
+        workers=options.workers,
+        device=device_named(options.device),
+        precision=options.precision,
+        preprocessing=preprocessing_of(options, model),
+        selection=selection_of(options, model),
+        tile=options.tile,
+    )
+    total = failed = 0
+    with _target(options.output) as target:
+        for answer in WRITERS[_format(options)](_saved(options, answers), target):
+            total += 1
+            failed += answer.error is not None
+    if failed:
+        print(f"{failed} of {total} could not be predicted", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _format(options: "predict_command.Options") -> str:
+    """How answers are written: as asked for, or as the name of their file ends.
+
+    Raises:
+        UsageError: The name says something else.
+    """
+    if options.output is None or options.format != "table":
+        return options.format
+    known = {".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
+    suffix = options.output.suffix.lower()
+    if suffix not in known:
+        raise UsageError(f"--output {options.output}: objects are written as {', '.join(known)}")
+    return known[suffix]
+
+
+@contextmanager
+def _target(path: Path | None) -> Iterator[IO[str]]:
+    """Standard output, or a file that is there whole or not at all."""
+    from mvitv2.weights.files import replacing
+
+    if path is None:
+        yield sys.stdout
+        return
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+def _saved(options: "predict_command.Options", answers: Iterator["ObjectsFound"]) -> Iterator["ObjectsFound"]:
+    """Answers handed on, each picture written with its objects on it where that is asked for."""
+    from mvitv2.cli.predict import place_of
+
+    for answer in answers:
+        if options.save is not None and answer.error is None:
+            target = place_of(answer.file, options.save)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            answer.save(target)
+        yield answer
+
+
+def _lines(answers: Iterable["ObjectsFound"], target: IO[str]) -> Iterator["ObjectsFound"]:
+    """A line for each picture; reasons go to standard error."""
+    for answer in answers:
+        if answer.error is not None:
+            print(f"{one_line(answer.file)}: {one_line(answer.error)}", file=sys.stderr, flush=True)
+        else:
+            told = ", ".join(f"{one_line(one.name)} {100 * one.score:.0f} %" for one in answer.objects)
+            print(f"{one_line(answer.file)}  {told or 'nothing found'}", file=target, flush=True)
+        yield answer
+
+
+def _json(answers: Iterable["ObjectsFound"], target: IO[str]) -> Iterator["ObjectsFound"]:
+    """One list, opened before the first picture and closed after the last."""
+    opening = "["
+    for answer in answers:
+        print(opening + "\n  " + json.dumps(answer.to_dict()), end="", file=target, flush=True)
+        opening = ","
+        yield answer
+    print("[]" if opening == "[" else "\n]", file=target)
+
+
+def _json_lines(answers: Iterable["ObjectsFound"], target: IO[str]) -> Iterator["ObjectsFound"]:
+    """An object a line."""
+    for answer in answers:
+        print(json.dumps(answer.to_dict()), file=target, flush=True)
+        yield answer
+
+
+def _comma_separated(answers: Iterable["ObjectsFound"], target: IO[str]) -> Iterator["ObjectsFound"]:
+    """A row for each object; one without an object for pictures that have none."""
+    writer = csv.writer(target, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for answer in answers:
+        rows: list[list[Any]] = [[one.name, one.label, one.score, *one.box] for one in answer.objects]
+        for row in rows or [[""] * (len(COLUMNS) - 2)]:
+            writer.writerow([answer.file, answer.error or "", *row])
+        yield answer
+
+
+def _coco(answers: Iterable["ObjectsFound"], target: IO[str]) -> Iterator["ObjectsFound"]:
+    """COCO's result format as one list; pictures are numbered by their names if those are numbers, else in order."""
+    results = []
+    for number, answer in enumerate(answers, 1):
+        stem = Path(answer.file).stem
+        image_id = int(stem) if stem.isdecimal() else number
+        for one in answer.objects:
+            left, top, right, bottom = one.box
+            record: dict[str, Any] = {"image_id": image_id, "file_name": answer.file, "category_id": one.category_id}
+            record |= {"bbox": [left, top, right - left, bottom - top], "score": one.score}
+            results.append(record if one.mask is None else {**record, "segmentation": dict(one.mask)})
+        yield answer
+    print(json.dumps(results), file=target)
+
+
+def _write(path: Path, content: Any) -> None:
+    """A JSON file, whole or not at all."""
+    from mvitv2.weights.files import replacing
+
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+WRITERS: dict[str, Callable[[Iterable["ObjectsFound"], IO[str]], Iterator["ObjectsFound"]]] = {
+    "table": _lines,
+    "json": _json,
+    "jsonl": _json_lines,
+    "csv": _comma_separated,
+    "coco": _coco,
+}
+"""By the name of the format."""

@@ -1,0 +1,131 @@
+"""Detection as one types it: train, eval, predict, with pictures that the test makes."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from mvitv2.cli.__main__ import main
+from mvitv2.core.config import MViTConfig
+from mvitv2.tasks.detect.detector import Detector
+from mvitv2.weights.load import load_model
+
+TINY = [
+    "--recipe",
+    "detect_small",
+    "--set",
+    "stages.depths=1,1,1,1",
+    "stages.embed_dim=8",
+    "detector.pyramid_channels=16",
+    "detector.box_layers=32,",
+    "detector.mask_convs=16,",
+    "detector.mask_deconv=16",
+    "preprocessing.resize=64",
+    "augmentation.sides=64,",
+    "augmentation.crop=0",
+    "--batch-size",
+    "2",
+    "--warmup-epochs",
+    "0",
+    "--device",
+    "cpu",
+    "-j",
+    "0",
+    "--no-report",
+]
+
+
+def shapes(folder: Path, split: str, count: int) -> None:
+    """Pictures with a red disc and a blue block, and their line in a list."""
+    chance, lines = np.random.default_rng(len(split)), []
+    for i in range(count):
+        canvas = Image.new("RGB", (96, 72), (150, 150, 150))
+        pen = ImageDraw.Draw(canvas)
+        x, y = (int(v) for v in chance.integers(2, 20, 2))
+        pen.ellipse((x, y, x + 30, y + 30), fill=(200, 30, 30))
+        pen.rectangle((x + 40, y + 10, x + 64, y + 40), fill=(30, 40, 200))
+        path = folder / split / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        canvas.save(path)
+        boxes = [[x, y, x + 31, y + 31], [x + 40, y + 10, x + 65, y + 41]]
+        masks = [[[a, b, c, b, c, d, a, d]] for a, b, c, d in boxes]
+        record = {"file": f"{split}/{i}.png", "boxes": boxes, "labels": ["disc", "block"], "masks": masks}
+        lines.append(json.dumps(record))
+    (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a trained run beside its data."""
+    folder = tmp_path_factory.mktemp("detection")
+    shapes(folder / "boxes", "train", 4)
+    shapes(folder / "boxes", "val", 2)
+    words = ["train", str(folder / "boxes"), "--task", "segment", "--epochs", "1", "--output", str(folder / "run")]
+    assert main([*words, *TINY]) == 0
+    return folder / "run"
+
+
+def test_training_leaves_a_detector_that_knows_its_classes(run):
+    model = load_model(run / "best.safetensors")
+    assert isinstance(model, Detector) and isinstance(model.config.backbone, MViTConfig) and model.config.masks
+    assert model.card["classes"] == ["block", "disc"] and model.config.num_classes == 2
+    assert model.card["preprocessing"]["resize"] == 64 and model.card["category_ids"] == [1, 2]
+    row = next(csv.DictReader((run / "results.csv").read_text().splitlines()))
+    assert {"box_ap", "box_ap50", "mask_ap", "train_loss"} <= set(row)
+
+
+def test_a_run_goes_on(run, capsys):
+    words = ["train", str(run.parent / "boxes"), "--task", "segment", "--epochs", "1", "--output", str(run)]
+    assert main([*words, *TINY]) == 0
+    assert "going on from step 2 of 2" in capsys.readouterr().out
+
+
+def test_evaluation(run, capsys, tmp_path):
+    data, report, found = str(run.parent / "boxes"), tmp_path / "r.json", tmp_path / "found.json"
+    words = ["--json", str(report), "--results", str(found), "--min-score", "0.0", "--max-detections", "7", "-j", "0"]
+    assert main(["eval", str(run), data, *words]) == 0
+    out = capsys.readouterr().out
+    assert "BOX" in out and "MASK" in out and ["pictures", "2"] in [line.split() for line in out.splitlines()]
+    content, results = json.loads(report.read_text()), json.loads(found.read_text())
+    assert content["images"] == 2 and set(content["mask"]["figures"]) == set(content["box"]["figures"])
+    assert 0 < len(results) <= 14 and {"image_id", "category_id", "bbox", "score", "segmentation"} <= set(results[0])
+    assert main(["eval", str(run), data, "--task", "detect", "-j", "0", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["mask"] is None
+
+
+def test_prediction(run, capsys, tmp_path):
+    picture = str(run.parent / "boxes/val/0.png")
+    words = ["--min-score", "0.0", "--max-detections", "3", "-j", "0"]
+    assert main(["predict", str(run), picture, *words, "--format", "jsonl", "--save", str(tmp_path)]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["height"] == 72 and len(answer["objects"]) == 3 and answer["objects"][0]["class"] in ("block", "disc")
+    (drawn,) = tmp_path.rglob("*.jpg")
+    assert Image.open(drawn).size == (96, 72)
+    assert main(["predict", str(run), picture, *words, "--output", str(tmp_path / "a.csv"), "--tile", "64"]) == 0
+    rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
+    assert 1 <= len(rows) <= 3 and float(rows[0]["right"]) > float(rows[0]["left"])
+    assert main(["predict", str(run), picture, *words, "--format", "coco"]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert results[0]["image_id"] == 0 and results[0]["category_id"] in (1, 2)
+    assert main(["predict", str(run), picture, "nowhere.png", *words]) == 1
+    out, err = capsys.readouterr()
+    assert "0.png" in out and "nowhere.png: does not exist" in err and "1 of 2 could not be predicted" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["predict", "RUN", "x.png", "--task", "classify"], "is a detector"),
+        (["predict", "RUN", "x.png", "--min-score", "2"], "--min-score 2.0 is out of range"),
+        (["predict", "RUN", "x.png", "--img-size", "64", "80"], "takes one number, the shorter side"),
+        (["predict", "RUN", "x.png", "--output", "x.parquet"], "objects are written as .json"),
+        (["eval", "RUN", "DATA", "--split", "test"], "has no boxes of test"),
+    ],
+)
+def test_what_cannot_be_is_told(run, capsys, words, message):
+    data = str(run.parent / "boxes")
+    assert main([word.replace("RUN", str(run)).replace("DATA", data) for word in words]) in (1, 2)
+    assert message in capsys.readouterr().err
