@@ -99,7 +99,8 @@ SMALL: dict[str, Any] = {
     },
     "img_size": 64,
     "preprocessing": {"size": (64, 64), "resize": 80, "num_frames": 8, "sampling_rate": 2, "fps": 10.0},
-    # crops of one size: those of many sizes, resized without a filter, took three times as long to learn from
+    # crops of one size, initial values of images: with crops of many sizes and SlowFast's values, 31 % of ten movements
+    # were told after 7 epochs, with these 70 % (of 9) and 86 % (of 13)
     "augmentation": {
         "kind": "published",
         "jitter": (80, 80),
@@ -107,7 +108,7 @@ SMALL: dict[str, Any] = {
         "policy": None,
         "erase_probability": 0.0,
     },
-    "epochs": 16,
+    "epochs": 13,
     "batch_size": 24,
     "lr": 2e-3,
     "lr_batch": 24,
