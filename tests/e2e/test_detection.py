@@ -103,7 +103,8 @@ def test_prediction(run, capsys, tmp_path):
     answer = json.loads(capsys.readouterr().out)
     assert answer["height"] == 72 and len(answer["objects"]) == 3 and answer["objects"][0]["class"] in ("block", "disc")
     (drawn,) = tmp_path.rglob("*.jpg")
-    assert Image.open(drawn).size == (96, 72)
+    with Image.open(drawn) as seen:
+        assert seen.size == (96, 72)
     assert main(["predict", str(run), picture, *words, "--output", str(tmp_path / "a.csv"), "--tile", "64"]) == 0
     rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
     assert 1 <= len(rows) <= 3 and float(rows[0]["right"]) > float(rows[0]["left"])
