@@ -123,6 +123,8 @@ class Options:
     """How learning rates grow with the batch."""
     schedule: OfRecipe[Literal["cosine", "constant", "steps"]] = None
     """The learning rate after the warm-up."""
+    milestones: Annotated[tuple[float, ...] | None, arg(help_behavior_hint=HINT)] = None
+    """With steps: parts of the run after each of which the rate is a tenth of what it was."""
     warmup_epochs: OfRecipe[float] = None
     """Epochs in which the learning rate rises."""
     warmup_lr: OfRecipe[float] = None
@@ -173,6 +175,11 @@ class Options:
     """Which weights are kept: of the best epoch on the validation pictures, or of the last."""
     seed: OfRecipe[int] = None
     """Of everything random."""
+
+    mask_ratio: OfRecipe[float] = None
+    """Part of the patches that MaskFeat hides."""
+    mask_window: Annotated[tuple[int, ...] | None, arg(help_behavior_hint=HINT)] = None
+    """Cells of MaskFeat's masks, as in 8 7 7 or 7 7."""
 
     save_minutes: float = 10.0
     """A checkpoint at least this often; there is one after every epoch as well."""

@@ -50,6 +50,8 @@ def peak(device: torch.device) -> int:
 
 def told(device: torch.device) -> str:
     """What there is and what this run holds, for a message; empty where nobody can tell."""
+    if device.type == "cuda" and not torch.cuda.is_available():
+        return ""
     if device.type == "cuda":
         whole = torch.cuda.get_device_properties(device).total_memory
         return f"{whole / GIB:.1f} GiB in all, {peak(device) / GIB:.1f} GiB of it held by this run"

@@ -135,7 +135,7 @@ def test_ctrl_c_saves_and_is_no_error_of_ours(tmp_path) -> None:
 
 def test_every_field_of_a_recipe_can_be_said() -> None:
     flags = {field.name for field in fields(train.Options)}
-    by_name = {"name", "source", "stages", "model_fields", "preprocessing", "augmentation", "adapters"}
+    by_name = {"name", "source", "stages", "model_fields", "preprocessing", "augmentation", "adapters", "detector"}
     assert {field.name for field in fields(Recipe)} - by_name <= flags
 
 
