@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mvitv2.core.model import MViT
     from mvitv2.models import create_model, list_models, model_config
     from mvitv2.tasks.prediction import create_transform
+    from mvitv2.weights.hub import from_pretrained, push_to_hub, save_pretrained
     from mvitv2.weights.inspect import inspect_weights
     from mvitv2.weights.load import load_into, load_model
     from mvitv2.weights.save import save_weights
@@ -27,6 +28,7 @@ __all__ = [
     "create_model",
     "create_transform",
     "describe",
+    "from_pretrained",
     "inspect_weights",
     "is_model",
     "list_models",
@@ -34,6 +36,8 @@ __all__ = [
     "load_model",
     "model_config",
     "model_info",
+    "push_to_hub",
+    "save_pretrained",
     "save_weights",
     "schedule",
 ]
@@ -47,6 +51,7 @@ _HOMES = {
     "create_model": "mvitv2.models",
     "create_transform": "mvitv2.tasks.prediction",
     "describe": "mvitv2.core.config",
+    "from_pretrained": "mvitv2.weights.hub",
     "inspect_weights": "mvitv2.weights.inspect",
     "is_model": "mvitv2.catalogue",
     "list_models": "mvitv2.models",
@@ -54,6 +59,8 @@ _HOMES = {
     "load_model": "mvitv2.weights.load",
     "model_config": "mvitv2.models",
     "model_info": "mvitv2.catalogue",
+    "push_to_hub": "mvitv2.weights.hub",
+    "save_pretrained": "mvitv2.weights.hub",
     "save_weights": "mvitv2.weights.save",
     "schedule": "mvitv2.core.config",
 }

@@ -1,4 +1,4 @@
-"""What people give as MODEL: a weights file of any codebase, the folder of a training run, or a published name."""
+"""What people give as MODEL: a weights file of any codebase, a folder, a published name, or ``hf-hub:user/name``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,9 +8,6 @@ from mvitv2.cli.failures import did_you_mean
 if TYPE_CHECKING:
     from mvitv2.core.model import MViT
     from mvitv2.weights.load import Whole
-
-IN_FOLDER = ("best.safetensors", "last.safetensors", "model.safetensors")
-"""The weights in a folder, the first that is there: best and last of a training run, and the hub's name."""
 
 
 def weights_path(model: str) -> Path:
@@ -35,10 +32,9 @@ def local_path(model: str) -> Path | None:
     """
     path = Path(model)
     if path.is_dir():
-        for name in IN_FOLDER:
-            if (path / name).is_file():
-                return path / name
-        raise ValueError(f"{path} is a folder without weights; expected one of {', '.join(IN_FOLDER)} in it")
+        from mvitv2.weights.folders import weights_in
+
+        return weights_in(path)
     return path if path.exists() or path.is_symlink() else None
 
 
@@ -68,11 +64,12 @@ def opened(model: str, **changes: Any) -> "Whole":
         model: As on the command line.
         **changes: For :func:`mvitv2.load_model`.
     """
+    from mvitv2.weights.hub import PREFIX, from_pretrained
     from mvitv2.weights.load import load_model
     from mvitv2.weights.pretrained import describe_release, pretrained_file, pretrained_release
 
-    if (path := local_path(model)) is not None:
-        return load_model(path, **changes)
+    if model.startswith(PREFIX) or local_path(model) is not None:
+        return from_pretrained(model, **changes)
     release = pretrained_release(published_name(model))
     found = load_model(pretrained_file(release.name), **changes)
     describe_release(found, release)

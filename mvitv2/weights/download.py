@@ -32,6 +32,10 @@ class DownloadError(OSError):
     """A file could not be fetched; the message says from where, why, and what to do."""
 
 
+class NotOnHub(DownloadError):
+    """A repository of the hub is there and has no such file."""
+
+
 @dataclass(frozen=True)
 class Expected:
     """What is known of a file before it is fetched."""
@@ -237,11 +241,12 @@ def fetch_hub(
 
     Raises:
         ImportError: ``huggingface_hub`` is not installed.
-        DownloadError: There is no such file, no answer, or it is not cached and the network is forbidden.
+        DownloadError: There is no such repository, no answer, or it is not cached and the network is forbidden.
+        NotOnHub: The repository has no such file.
     """
     try:
         import huggingface_hub
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+        from huggingface_hub import errors
     except ImportError as error:
         raise ImportError("files of the Hugging Face hub need: pip install 'mvitv2[hub]'") from error
     base = mirror or os.environ.get("MVITV2_MIRROR")
@@ -256,12 +261,13 @@ def fetch_hub(
             local_files_only=is_offline(offline),
             **options,
         )
-    except LocalEntryNotFoundError as error:
+    except errors.LocalEntryNotFoundError as error:
         why = "offline, and it is not in the cache" if is_offline(offline) else "the hub does not answer"
         raise DownloadError(
             f"{filename} of {repo_id}: {why}. Fetch it on another machine with `hf download {repo_id} {filename}` and "
             "copy that cache here, or give the path of the file itself"
         ) from error
-    except (HfHubHTTPError, HFValidationError) as error:
-        raise DownloadError(f"{filename} of {repo_id}: {str(error).strip().splitlines()[0]}") from error
+    except (errors.HfHubHTTPError, errors.HFValidationError) as error:
+        kind = NotOnHub if isinstance(error, errors.EntryNotFoundError) else DownloadError
+        raise kind(f"{filename} of {repo_id}: {str(error).strip().splitlines()[0]}") from error
     return Path(found)

@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"aliases", "core", "kernels", "preprocessing", "tasks", "variants", "weights"},
     "weights": {"aliases", "core", "kernels", "preprocessing", "tasks", "variants"},  # a file becomes a model
     "catalogue": {"aliases", "models", "variants", "weights"},
-    "hf": {"core", "models"},
+    "hf": {"core", "data", "kernels", "models", "preprocessing", "variants", "weights"},
     "data": {"preprocessing"},
     "explain": {"core"},
     "tasks": {"core", "data", "preprocessing", "variants"},
