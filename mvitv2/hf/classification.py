@@ -56,8 +56,18 @@ class MViTv2ForImageClassification(PreTrainedModel):
         if isinstance(module, nn.Linear):
             super()._init_weights(module)
 
-    def _set_gradient_checkpointing(self, enable: bool = True, *_: Any, **__: Any) -> None:
-        """transformers' switch for our own."""
+    def _set_gradient_checkpointing(
+        self, enable: bool = True, gradient_checkpointing_func: Any = None, every_n_layers: int = 1
+    ) -> None:
+        """transformers' switch for our own, which has its own function and is for all blocks or none.
+
+        Raises:
+            ValueError: Only some of the blocks are meant.
+        """
+        if every_n_layers != 1:
+            raise ValueError(
+                f"every_n_layers={every_n_layers}: an MViT keeps the activations of all its blocks or of none"
+            )
         self.mvit.set_grad_checkpointing(enable)
 
     def forward(

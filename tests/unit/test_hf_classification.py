@@ -75,8 +75,10 @@ def test_other_classes_and_training(model: MViT, folder: str) -> None:
     load = transformers.AutoModelForImageClassification.from_pretrained
     theirs = load(folder, id2label={0: "yes", 1: "no"}, label2id={"yes": 0, "no": 1}, ignore_mismatched_sizes=True)
     theirs.train()
-    theirs.gradient_checkpointing_enable()
+    theirs.activation_checkpointing_enable()
     assert theirs.mvit.grad_checkpointing
+    with pytest.raises(ValueError, match="every_n_layers=2"):
+        theirs.activation_checkpointing_enable(every_n_layers=2)
     loss = theirs(tiny.pixels(model.config), labels=torch.tensor([0, 1])).loss
     loss.backward()
     assert all(parameter.grad is not None for parameter in theirs.parameters())
