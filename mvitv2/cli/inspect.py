@@ -70,6 +70,9 @@ def some(names: Sequence[str]) -> str:
 
 def spoken(preprocessing: Mapping[str, Any]) -> str:
     """What is done to pixels, in the order in which it is done."""
+    from mvitv2.preprocessing import Preprocessing
+
+    preprocessing = Preprocessing.from_dict(preprocessing).to_dict()  # a card may leave out what is as usual
     size, resize = preprocessing["size"], preprocessing["resize"]
     steps = [f"shorter side {resize}" if isinstance(resize, int) else f"resize {sizes(resize)}"] if resize else []
     steps += [f"centre {sizes(size)}"] if size else []
