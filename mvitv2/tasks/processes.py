@@ -7,6 +7,8 @@ small and goes over gloo from CPU to CPU; gradients travel by themselves.
 
 import os
 import pickle
+import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from torch import Tensor
 T = TypeVar("T")
 MINUTES = 10.0
 """How long a process waits for another one, if nothing else is said."""
+MEETING = "mvitv2/meeting"
+"""Key under which torchrun's store tells the port of this start's own."""
 _LOST = ("closed by peer", "reset by peer", "Timed out waiting", "timeout", "gloo", "NCCL", "Broken pipe", "connect")
 
 
@@ -220,9 +224,11 @@ def joined(device: str = "auto", *, minutes: float = MINUTES) -> Iterator[Proces
         return
     gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     with losses_explained(found, minutes):
+        store = meeting(found, minutes) if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" else None
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if gpu else "gloo",
-            init_method=found.address,
+            init_method=found.address if store is None else None,
+            store=store,
             rank=found.rank,
             world_size=found.count,
             timeout=timedelta(minutes=minutes),
@@ -231,6 +237,38 @@ def joined(device: str = "auto", *, minutes: float = MINUTES) -> Iterator[Proces
             yield Group()
         finally:
             dist.destroy_process_group()
+
+
+def meeting(found: Launched, minutes: float) -> Any:
+    """Where the processes of this start meet.
+
+    torchrun's own place outlives a restart and still tells where the processes before were (torch 2.14), so the first
+    process opens a new one, and torchrun's is only asked where; an answer that is of the past leads nowhere.
+    """
+    open_store: Any = dist.TCPStore  # pyright: ignore[reportPrivateImportUsage]
+    host, wait = os.environ["MASTER_ADDR"], timedelta(minutes=minutes)
+    agent = open_store(host, int(os.environ["MASTER_PORT"]), is_master=False, timeout=wait)
+    if found.rank == 0:
+        new = open_store(host, 0, is_master=True, wait_for_workers=False, timeout=wait)
+        agent.set(MEETING, str(new.port))
+        return new
+    end = time.monotonic() + wait.total_seconds()
+    while not _is_open(host, port := int(agent.get(MEETING))):
+        if time.monotonic() > end:
+            raise ProcessLost(
+                f"process 0 did not come to {host}:{port} within {minutes:g} minutes; look for its message"
+            )
+        time.sleep(0.2)
+    return open_store(host, port, is_master=False, wait_for_workers=False, timeout=wait)
+
+
+def _is_open(host: str, port: int) -> bool:
+    """Whether somebody listens there; asked quietly, where torch would fill the screen."""
+    try:
+        socket.create_connection((host, port), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

@@ -49,16 +49,20 @@ def _member(
 
 
 class Team:
-    """``work(folder, **given)`` in so many processes, as torchrun or Slurm would start them."""
+    """``work(folder, **given)`` in so many processes, as a launcher would start them; ``port`` is torchrun's."""
 
-    def __init__(self, count: int, work: Callable[..., Any], folder: Path, *, slurm: bool = False, **given: Any):
+    def __init__(
+        self, count: int, work: Callable[..., Any], folder: Path, *, launcher: str = "", port: int = 0, **given: Any
+    ):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__, work.__module__])
-        self.folder, meet = folder, {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        self.folder, meet = folder, {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port or free_port())}
         self.members, self.began = [], time.time_ns()
         for rank in range(count):
             place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), **meet}
-            if slurm:
+            if launcher == "torchrun":
+                place["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+            if launcher == "slurm":
                 step = {"SLURM_STEP_NUM_TASKS": str(count), "SLURM_STEP_NODELIST": "localhost", "SLURM_JOB_ID": "7"}
                 place = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), **step, **meet}
             self.members.append(context.Process(target=_member, args=(work, rank, place, folder, given)))
@@ -96,10 +100,12 @@ def _called(folder: Path, act: Callable[..., Any], given: dict[str, Any]) -> Non
         torch.save(act(processes, **given), folder / f"result-{processes.rank}.pt")
 
 
-def together(count: int, folder: Path, act: Callable[..., Any], *, slurm: bool = False, **given: Any) -> list[Any]:
+def together(
+    count: int, folder: Path, act: Callable[..., Any], *, launcher: str = "", port: int = 0, **given: Any
+) -> list[Any]:
     """What ``act`` gives in each of so many processes, by rank."""
     folder.mkdir(parents=True, exist_ok=True)
-    team = Team(count, _called, folder, slurm=slurm, act=act, given=given)
+    team = Team(count, _called, folder, launcher=launcher, port=port, act=act, given=given)
     if any(codes := team.end()):
         raise RuntimeError(f"exit codes {codes}: {team.errors()}")
     return [torch.load(folder / f"result-{rank}.pt", weights_only=False) for rank in range(count)]

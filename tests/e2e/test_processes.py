@@ -9,18 +9,19 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from mvitv2.core.model import MViT
 from mvitv2.data.samples import Batch, SampleKey, Unreadable
 from mvitv2.tasks.evaluation import Evaluation, evaluate
-from mvitv2.tasks.processes import Processes
+from mvitv2.tasks.processes import MEETING, Processes
 from mvitv2.train import checkpoint, folder, shards
 from mvitv2.train.loop import fit
 from mvitv2.train.objective import Loss
 from mvitv2.train.recipe import overridden
 from mvitv2.train.settings import Settings
 
-from .team import FAILED, LOST, Team, together
+from .team import FAILED, LOST, Team, free_port, together
 from .test_training import same, timeless
 from .training_job import RECIPE, Patterns, small_job, small_model
 
@@ -284,15 +285,27 @@ class SomeHoles(Patterns):
         return Unreadable(key, f"p{key}.jpg", "is empty") if key % 3 == 0 else super().__getitem__(key)
 
 
-@pytest.mark.parametrize("count, slurm", [(2, True), (3, False)])
-def test_every_picture_counts_once(tmp_path: Path, count: int, slurm: bool) -> None:
+@pytest.mark.parametrize("count, launcher", [(2, "slurm"), (3, "")])
+def test_every_picture_counts_once(tmp_path: Path, count: int, launcher: str) -> None:
     from mvitv2.tasks.processes import ALONE
 
     sizes = [1, 3, 7, 20]
     expected = measured(ALONE, sizes)
-    for result in together(count, tmp_path, measured, slurm=slurm, sizes=sizes):
+    for result in together(count, tmp_path, measured, launcher=launcher, sizes=sizes):
         for mine, its in zip(map(Evaluation.to_dict, result), map(Evaluation.to_dict, expected), strict=True):
             for name in ("loss", "calibration_error"):
                 assert mine.pop(name) == pytest.approx(its[name], rel=1e-9)
             apart = ("loss", "calibration_error", "seconds")
             assert {k: v for k, v in mine.items() if k != "seconds"} == {k: its[k] for k in its if k not in apart}
+
+
+def ranks(processes: Processes) -> list[int]:
+    return processes.gathered(processes.rank)
+
+
+def test_a_start_after_another_does_not_look_for_the_processes_before(tmp_path: Path) -> None:
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # as torchrun's agent
+    store.set(MEETING, str(free_port()))
+    for number in range(2):
+        found = together(2, tmp_path / str(number), ranks, launcher="torchrun", port=store.port)
+        assert found == [[0, 1], [0, 1]]
