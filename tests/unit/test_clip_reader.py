@@ -204,6 +204,31 @@ def test_a_cut_off_clip_gives_the_frames_it_has_and_says_where_it_ends(tmp_path)
             opened.frames([opened.info.frames - 1])
 
 
+@pytest.mark.parametrize("start", [0, 10])
+def test_what_is_known_can_be_asked_for_while_frames_are_streamed(clip, start):
+    with open_clip(clip) as opened:
+        streamed = []
+        for frame in opened.stream(start):
+            assert opened.info.frames == len(opened.times) == 24
+            streamed.append(frame.pixels)
+        assert numbers(torch.stack(streamed)) == list(range(start, 24))
+
+
+@pytest.mark.parametrize("meanwhile", ["frames", "close", "verify", "another stream"])
+def test_a_clip_that_is_used_otherwise_while_it_is_streamed_says_so(clip, meanwhile):
+    with open_clip(clip) as opened:
+        frames = opened.stream()
+        assert next(frames).index == 0
+        if meanwhile == "frames":
+            assert numbers(opened.frames([20])) == [20]
+        elif meanwhile == "another stream":
+            assert next(opened.stream(3)).index == 3
+        else:
+            getattr(opened, meanwhile)()
+        with pytest.raises(RuntimeError, match=r"plain.mp4: was closed or read elsewhere while .* open it once more"):
+            next(frames)
+
+
 def test_limits_refuse_before_memory_is_spent(clip):
     for caps, message in (
         (Caps(max_pixels=1000), "64 x 48 pixels, more than max_pixels=1000"),

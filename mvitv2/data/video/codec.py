@@ -146,6 +146,8 @@ class TorchcodecClip:
                 reason = f"is damaged: frame {number} cannot be decoded ({short(error)}); copy or download it again"
                 raise ClipError(reason, self._name) from error
             yield Frame(number, float(frame.pts_seconds) - first, frame.data)
+            if self._decoder is None:
+                raise RuntimeError(f"{self._name}: was closed while its frames were streamed; open it once more")
 
 
 def loaded() -> Any:

@@ -52,6 +52,7 @@ class Container:
         self.version: str = self._av.__version__
         self._file, self._name, self._caps = file, name, caps
         self._threads, self._wanted = max(1, threads), stream
+        self._moves = 0
         self._open()
 
     def _open(self) -> None:
@@ -75,11 +76,13 @@ class Container:
 
     def rewind(self) -> None:
         """Go to the start, by opening the container again: that is exact for every format."""
+        self._moves += 1
         self._container.close()
         self._open()
 
     def close(self) -> None:
         """Give back the decoder and the file."""
+        self._moves += 1
         self._container.close()
         self._file.close()
 
@@ -134,13 +137,19 @@ class Container:
 
         Raises:
             ClipError: The data are damaged, or a frame has too many pixels.
+            RuntimeError: The place was changed meanwhile; FFmpeg would decode from there, or crash once it is closed.
         """
-        count = 0
+        count, moves = 0, self._moves
         try:
             for frame in self._container.decode(self.stream):
                 self._caps.check_size(frame.height, frame.width, self._name)
                 count += 1
                 yield frame
+                if self._moves != moves:
+                    raise RuntimeError(
+                        f"{self._name}: was closed or read elsewhere while its frames were streamed; open it once more "
+                        "for that, or take the frames first"
+                    )
         except (self._av.FFmpegError, OSError) as error:
             reason = f"is damaged: decoding stops after {count} frames ({short(error)}); copy or download it again"
             raise ClipError(reason, self._name) from error
@@ -160,6 +169,7 @@ class Container:
 
     def seek(self, pts: int) -> None:
         """Go to the key frame at or before a time in ticks; to the start where the format cannot seek."""
+        self._moves += 1
         with contextlib.suppress(self._av.FFmpegError, OSError):
             self._container.seek(pts, stream=self.stream, backward=True, any_frame=False)
             return

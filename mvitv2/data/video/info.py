@@ -83,6 +83,8 @@ class Clip(Protocol):
 
         Raises:
             ClipError: The next cannot be decoded; those before it have come out.
+            RuntimeError: The clip was closed, or read at another place, since the last one came out. ``info`` and
+                ``times`` may be asked for at any time.
         """
         ...
 

@@ -141,6 +141,7 @@ class PyavClip:
         index = self.index
         if start >= len(index):
             return
+        _ = self.info  # decodes a frame itself: asked for now, it is there while frames are streamed
         first = True
         for number, frame in self._onward(start):
             if first:
