@@ -141,7 +141,8 @@ def detect(
     """Detections in pictures ``(3, H, W)`` of any sizes, in the pixels of pictures of ``sizes``."""
     dtype = AUTOCAST[precision]
     with torch.inference_mode(), torch.autocast(images[0].device.type, dtype, enabled=dtype is not None):
-        return model.detections(images, sizes, selection)
+        # through the module itself: where processes have parts of it, they are put together when it is called
+        return model(images, sizes=sizes, selection=selection)
 
 
 def _found(

@@ -33,7 +33,7 @@ def _detectron2() -> Iterator[Release]:
         (v, "h", "coco", "vitdet_cascade_in21k_36ep", "COCO/CASCADE_h_in21k/f326187358/model_final_2234d7", 55.9, 48.3),
         (v, "b", "lvis", "vitdet_cascade_in21k_100ep", "LVIS/CASCADE_b_in21k/329477206/model_final_a00567", 46.3, 42.0),
         (v, "l", "lvis", "vitdet_cascade_in21k_50ep", "LVIS/CASCADE_l_in21k/329661552/model_final_7838a5", 49.4, 44.2),
-        (v, "h", "lvis", "vitdet_cascade_in21k_36ep", "LVIS/CASCADE_h_in21k/330445165/model_final_ad4220", 49.5, 44.1),
+        (v, "h", "lvis", "vitdet_cascade_in21k_50ep", "LVIS/CASCADE_h_in21k/330445165/model_final_ad4220", 49.5, 44.1),
     )
     for project, size, data, method, path, box_ap, mask_ap in rows:
         yield Release(

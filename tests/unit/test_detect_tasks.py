@@ -38,7 +38,7 @@ class BlobDetector(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.batches: list[int] = []
 
-    def detections(self, images: Any, sizes: Any = None, selection: Selection | None = None) -> list[Detections]:
+    def forward(self, images: Any, sizes: Any = None, selection: Selection | None = None) -> list[Detections]:
         self.batches.append(len(images))
         return [self.one(image, size, selection) for image, size in zip(images, sizes, strict=True)]
 

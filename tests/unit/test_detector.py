@@ -290,7 +290,9 @@ def test_every_name_of_a_detector_has_its_backbone_and_its_file() -> None:
         assert release.variant == variant_name(name) and release.num_classes == config.num_classes
     assert detector_release("mvitv2_t_det") is None and detector_name("mvitv2_t") is None
     assert (detector_release("cascade_mask_rcnn_mvitv2_b_in21k_3x") or "").endswith("coco_cascade_in21k_3x")
-    assert (detector_release("vitdet_lvis_mvitv2_l") or "").endswith("lvis_vitdet_cascade_in21k_50ep")
+    for size in "lh":  # projects/ViTDet/configs/LVIS: both train for 50 epochs, H of COCO for 36
+        assert (detector_release(f"vitdet_lvis_mvitv2_{size}") or "").endswith("lvis_vitdet_cascade_in21k_50ep")
+    assert (detector_release("vitdet_coco_mvitv2_h") or "").endswith("coco_vitdet_cascade_in21k_36ep")
 
 
 def test_detectors_by_name() -> None:
