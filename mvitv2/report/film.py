@@ -20,6 +20,8 @@ CODECS = ("libx264", "libopenh264", "mpeg4")
 LONGEST = 1280
 """Side that frames are shrunk to, in pixels."""
 COLOURS = ("#4c9be8", "#f2a341", "#5fc27e", "#e0637c", "#a483e3", "#c9b458", "#4fc3c7", "#d98bc0")
+STROKES = ("-", "--", ":", "-.")
+"""Of lines in a chart, where colours come again."""
 SHOWN = 3
 
 
@@ -143,17 +145,15 @@ def write_chart(timeline: Timeline, target: Path, most: int = 6) -> None:
     if not timeline.seconds:
         raise ValueError(f"{timeline.file}: there is not one second to draw: {timeline.error}")
     figure_module: Any = required("matplotlib.figure", extra="train")
-    peaks: dict[str, float] = {}
-    for second in timeline.seconds:
-        for name, score in zip(second.classes, second.scores, strict=True):
-            peaks[name] = max(peaks.get(name, 0.0), score)
-    names = sorted(peaks, key=lambda name: -peaks[name])[:most]
+    names = {index: name for s in timeline.seconds for index, name in zip(s.indices, s.classes, strict=True)}
+    drawn = sorted(names, key=lambda index: -float(timeline.scores[:, index].max()))[:most]
     times = [second.start for second in timeline.seconds]
     figure = figure_module.Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots()
-    for name, colour in zip(names, COLOURS, strict=False):
-        scores = [dict(zip(s.classes, s.scores, strict=True)).get(name, 0.0) for s in timeline.seconds]
-        axes.step([*times, timeline.seconds[-1].end], [*scores, scores[-1]], where="post", label=name, color=colour)
+    for number, index in enumerate(drawn):
+        scores, colour = timeline.scores[:, index].tolist(), COLOURS[number % len(COLOURS)]
+        look = {"label": names[index], "color": colour, "linestyle": STROKES[number // len(COLOURS) % len(STROKES)]}
+        axes.step([*times, timeline.seconds[-1].end], [*scores, scores[-1]], where="post", **look)
     axes.set(xlabel="seconds", ylabel="score", ylim=(0, 1.02), xlim=(0, timeline.seconds[-1].end))
     axes.set_title(Path(timeline.file).name)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)

@@ -4,6 +4,7 @@ import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from mvitv2.data.video.info import Frame
 from mvitv2.data.video.reader import open_clip
 from mvitv2.data.video.sampling import Sampling
 from mvitv2.preprocessing import Preprocessing
+from mvitv2.report.film import COLOURS, write_chart
 from mvitv2.tasks.clip_features import clip_features
-from mvitv2.tasks.timeline import Seconds, Sliding, predict_clips
+from mvitv2.tasks.timeline import Ranked, Seconds, Sliding, Timeline, predict_clips
 from tests import films, tiny
 
 PREPARED = Preprocessing(
@@ -143,6 +145,43 @@ def test_a_timeline(model: MViT, film: Path) -> None:
     assert found.whole.scores[0] >= found.whole.scores[1]
     again = next(iter(predict_clips(model, [str(film)], top=2, batch_size=1)))
     assert [s.classes for s in again.seconds] == [s.classes for s in found.seconds]
+
+
+def test_a_timeline_keeps_the_scores_of_all_classes(model: MViT, film: Path) -> None:
+    (found,) = predict_clips(model, film, top=1)
+    assert found.scores.shape == (5, 3)
+    torch.testing.assert_close(found.scores.sum(dim=1), torch.ones(5))
+    for second, row in zip(found.seconds, found.scores, strict=True):
+        assert second.indices == (int(row.argmax()),)
+        assert second.scores == (float(row.max()),)
+    assert "scores" not in found.to_dict()
+
+
+def drawn_lines(timeline: Timeline, target: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> dict[str, list[float]]:
+    """What a chart draws, by name of class."""
+    figure = pytest.importorskip("matplotlib.figure", reason="charts are drawn by matplotlib: the extra train")
+    drawn: list[Any] = []
+    saved = figure.Figure.savefig
+    monkeypatch.setattr(figure.Figure, "savefig", lambda made, where: (drawn.append(made), saved(made, where)))
+    write_chart(timeline, target, most)
+    assert target.stat().st_size > 1000
+    lines = drawn[0].axes[0].get_lines()
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(lines)
+    return {line.get_label(): line.get_ydata().tolist() for line in lines}
+
+
+def test_a_chart_draws_every_class_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More classes than colours, each the likeliest of its second, and truly in the others too."""
+    count = len(COLOURS) + 3
+    scores = torch.full((count, count), 0.05) + torch.diag(torch.linspace(0.3, 0.5, count))
+    tops = [Ranked(i, i + 1, (f"class {i}",), (float(scores[i, i]),), (i,)) for i in range(count)]
+    timeline = Timeline("long.mp4", tops[0], tops, scores, count)
+    drawn = drawn_lines(timeline, tmp_path / "all.png", monkeypatch, count)
+    assert set(drawn) == {f"class {i}" for i in range(count)}
+    for index in range(count):
+        assert drawn[f"class {index}"] == pytest.approx([*scores[:, index].tolist(), float(scores[-1, index])])
+    few = drawn_lines(timeline, tmp_path / "few.png", monkeypatch, 2)
+    assert list(few) == [f"class {count - 1}", f"class {count - 2}"]
 
 
 def test_what_cannot_be_read_is_told_and_the_rest_goes_on(model: MViT, film: Path, tmp_path: Path) -> None:
