@@ -72,13 +72,16 @@ def spoken(preprocessing: Mapping[str, Any]) -> str:
     """What is done to pixels, in the order in which it is done."""
     from mvitv2.preprocessing import Preprocessing
 
-    preprocessing = Preprocessing.from_dict(preprocessing).to_dict()  # a card may leave out what is as usual
-    size, resize = preprocessing["size"], preprocessing["resize"]
+    record = Preprocessing.from_dict(preprocessing)  # a card may leave out what is as usual
+    size, resize = record.size, record.resize
     steps = [f"shorter side {resize}" if isinstance(resize, int) else f"resize {sizes(resize)}"] if resize else []
     steps += [f"centre {sizes(size)}"] if size else []
-    steps += [preprocessing["interpolation"], preprocessing["channels"]]
-    steps += [f"{name} {' '.join(f'{value:g}' for value in preprocessing[name])}" for name in ("mean", "std")]
-    if preprocessing["num_frames"]:
-        rate = f", every {preprocessing['sampling_rate']}th" if preprocessing["sampling_rate"] else " spread out"
-        steps.append(f"{preprocessing['num_frames']} frames{rate}")
+    steps += [record.interpolation, record.channels]
+    steps += [
+        f"{name} {' '.join(f'{value:g}' for value in values)}"
+        for name, values in (("mean", record.mean), ("std", record.std))
+    ]
+    if record.num_frames:
+        rate = f", every {record.sampling_rate}th" if record.sampling_rate else " spread out"
+        steps.append(f"{record.num_frames} frames{rate}")
     return ", ".join(steps)

@@ -47,7 +47,8 @@ class MViTv2Backbone(BackboneMixin, PreTrainedModel):
 
     def forward(self, pixel_values: Tensor, **_: Any) -> "BackboneOutput":
         """``(B, C, H, W)``, normalised, to the maps of the chosen stages."""
-        return BackboneOutput(feature_maps=tuple(self.mvit.maps(pixel_values, self.out_indices)))
+        maps: Any = tuple(self.mvit.maps(pixel_values, self.out_indices))  # they say a tuple of one
+        return BackboneOutput(feature_maps=maps)
 
 
 def backbone_config(model: str | MViTConfig, **options: Any) -> MViTv2Config:

@@ -76,8 +76,9 @@ def described(model: Whole, card: Mapping[str, Any]) -> Whole:
     if len(known.get("classes", ())) != config.num_classes:
         known.pop("classes", None)
     if record := known.get("preprocessing"):
-        pixels, size = Preprocessing.from_dict(record), config.input_size[-2:]
-        known["preprocessing"] = (pixels if pixels.size in (None, size) else pixels.at(tuple(size))).to_dict()
+        pixels, (height, width) = Preprocessing.from_dict(record), config.input_size[-2:]
+        fits = pixels.size in (None, (height, width))
+        known["preprocessing"] = (pixels if fits else pixels.at((height, width))).to_dict()
     target.card = {**target.card, **known}
     return model
 

@@ -239,8 +239,8 @@ def test_a_named_model_in_timm(tmp_path: Path) -> None:
 
 
 def test_features_are_timms() -> None:
-    theirs = drawn(timm.create_model("mvitv2_tiny", features_only=True, img_size=64))
-    ours = mvitv2.create_model("mvitv2_tiny", features_only=True, img_size=64)
+    theirs: Any = drawn(timm.create_model("mvitv2_tiny", features_only=True, img_size=64))
+    ours: Any = mvitv2.create_model("mvitv2_tiny", features_only=True, img_size=64)
     loaded = backbone(mvitv2.load_model(theirs.state_dict()))
     backbone(ours).load_state_dict(loaded.state_dict())
     pixels = torch.randn(1, 3, 64, 64)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
 from mvitv2.tasks.detect.layers import RegionNorm
 
@@ -43,7 +43,7 @@ def work(rank: int, folder: str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not dist.is_available(), reason="this torch is built without torch.distributed")
 def test_processes_together_norm_as_one_would(tmp_path: Path) -> None:
-    mp.spawn(work, args=(str(tmp_path),), nprocs=len(COUNTS))
+    spawn(work, args=(str(tmp_path),), nprocs=len(COUNTS))
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(len(COUNTS))]
     x = regions(sum(COUNTS)).requires_grad_()
     norm = fresh()
