@@ -10,18 +10,24 @@ from mvitv2.cli.output import columns, counter
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import device
 
     from mvitv2.cli.eval import Options as EvalOptions
     from mvitv2.cli.predict import Options as PredictOptions
     from mvitv2.core.model import MViT
+    from mvitv2.tasks.processes import Processes
     from mvitv2.tasks.watching import Person
 
 SHOWN = 3
 """Actions that are written at a box."""
 
 
-def eval_actions(options: "EvalOptions", model: "MViT") -> int:
-    """Measure a detector of actions on data in AVA's form."""
+def eval_actions(options: "EvalOptions", model: "MViT", device: "device", processes: "Processes") -> int:
+    """Measure a detector of actions on data in AVA's form.
+
+    Raises:
+        UsageError: Several processes are to do it.
+    """
     from mvitv2.cli.eval import as_json, percent, tell_unreadable, write
     from mvitv2.data.actions.boxes import WholeFrames
     from mvitv2.data.actions.keyframes import Keyframes, action_files
@@ -29,6 +35,8 @@ def eval_actions(options: "EvalOptions", model: "MViT") -> int:
     from mvitv2.tasks.clips import clip_preprocessing_of
     from mvitv2.tasks.detected import evaluate_actions
 
+    if processes.count > 1:
+        raise UsageError("actions of people are measured by one process; start mvitv2 eval without torchrun or srun")
     files, record = action_files(Path(options.data)), clip_preprocessing_of(model)
     whole = WholeFrames(record)
     dataset = Keyframes(files, options.split, record, whole, detected=True, classes=model.card.get("classes"))
@@ -38,7 +46,7 @@ def eval_actions(options: "EvalOptions", model: "MViT") -> int:
             dataset,
             files.names,
             workers=options.workers,
-            device=options.device if options.device != "auto" else None,
+            device=device,
             precision=options.precision,
             keep=options.scores is not None,
             on_frame=told,

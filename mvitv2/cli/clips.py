@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from mvitv2.cli.failures import UsageError, one_line
 from mvitv2.cli.output import columns, counter
 
 if TYPE_CHECKING:
+    from torch import device
+
     from mvitv2.cli.eval import Options as EvalOptions
     from mvitv2.cli.features import Options as FeatureOptions
     from mvitv2.cli.predict import Options as PredictOptions
@@ -18,13 +21,14 @@ if TYPE_CHECKING:
     from mvitv2.preprocessing import Preprocessing
     from mvitv2.tasks.clips import ViewEvaluation
     from mvitv2.tasks.features import Features
+    from mvitv2.tasks.processes import Processes
     from mvitv2.tasks.timeline import Ranked, Timeline
 
 ENDINGS = ("json", "csv", "mp4", "png")
 """What a timeline is written as: figures, a table, the clip with answers on it, a chart."""
 
 
-def eval_clips(options: "EvalOptions", model: "MViT") -> int:
+def eval_clips(options: "EvalOptions", model: "MViT", device: "device", processes: "Processes") -> int:
     """Measure a model of clips: classes by views of each clip, or actions of people in boxes."""
     from mvitv2.cli.actions import eval_actions
     from mvitv2.cli.eval import as_json, table, tell_unreadable, write
@@ -33,8 +37,10 @@ def eval_clips(options: "EvalOptions", model: "MViT") -> int:
     given |= {"crops": options.crops != 1, "scales": options.scales != (1.0,)}
     refuse(given, "of pictures; clips have --views, --scores and --json")
     if model.card.get("task") == "actions":
-        return eval_actions(options, model)
-    found = evaluated(options, model)
+        return eval_actions(options, model, device, processes)
+    found = evaluated(options, model, device, processes)
+    if not processes.leads:
+        return 0
     if options.json == "-":
         print(as_json(options, found))
     else:
@@ -45,19 +51,18 @@ def eval_clips(options: "EvalOptions", model: "MViT") -> int:
     return 0
 
 
-def evaluated(options: "EvalOptions", model: "MViT") -> "ViewEvaluation":
+def evaluated(options: "EvalOptions", model: "MViT", device: "device", processes: "Processes") -> "ViewEvaluation":
     """A model on views of clips; scores of all views are kept, and an evaluation that was stopped goes on."""
     from mvitv2.cli.pictures import resized
     from mvitv2.tasks.clips import Views, clip_dataset_for, clip_preprocessing_of, evaluate_views
-    from mvitv2.tasks.devices import device_named
 
     views = Views.of(options.views)
     folder = options.scores or scores_folder(options.model, options.data, options.split, str(views))
     model.card["preprocessing"] = resized(clip_preprocessing_of(model), options.img_size, options.crop_pct).to_dict()
     if not model.card.get("classes"):
         model.card.pop("classes", None)
-    dataset = clip_dataset_for(model, options.data, options.split, views)
-    with counter("measuring") as told:
+    dataset = processes.first(lambda: clip_dataset_for(model, options.data, options.split, views))
+    with counter("measuring") if processes.leads else nullcontext() as told:
         return evaluate_views(
             model,
             dataset,
@@ -65,9 +70,10 @@ def evaluated(options: "EvalOptions", model: "MViT") -> "ViewEvaluation":
             folder=folder,
             batch_size=options.batch_size,
             workers=options.workers,
-            device=device_named(options.device),
+            device=device,
             precision=options.precision,
             on_batch=told,
+            processes=processes,
         )
 
 

@@ -4,7 +4,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -13,6 +13,8 @@ from mvitv2.cli.failures import UsageError, one_line
 from mvitv2.cli.output import check_folder, columns, counter
 
 if TYPE_CHECKING:
+    from torch import device
+
     from mvitv2.cli import eval as eval_command
     from mvitv2.cli import predict as predict_command
     from mvitv2.core.model import MViT
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from mvitv2.tasks.detect.detector import Detector
     from mvitv2.tasks.detect_evaluation import DetectionEvaluation
     from mvitv2.tasks.detect_prediction import ObjectsFound
+    from mvitv2.tasks.processes import Processes
 
 SHOWN = 20
 """Classes and files that are named in the text; the JSON file has all."""
@@ -83,13 +86,12 @@ def preprocessing_of(options: Any, model: "Detector") -> "Preprocessing":
     return replace(record, resize=shorter, longest=longest)
 
 
-def evaluated(options: "eval_command.Options", model: "Detector") -> int:
+def evaluated(options: "eval_command.Options", model: "Detector", device: "device", processes: "Processes") -> int:
     """Measure a detector, and print or write the figures."""
     from mvitv2.data.detection.augment import resize_of
     from mvitv2.data.detection.open import open_detection
     from mvitv2.data.splits import WHOLE
     from mvitv2.tasks.detect_evaluation import evaluate_detector
-    from mvitv2.tasks.devices import device_named
 
     if options.report is not None:
         raise UsageError("--report is for classifiers; `mvitv2 check DATA --show 16` shows boxes")
@@ -101,17 +103,20 @@ def evaluated(options: "eval_command.Options", model: "Detector") -> int:
     dataset = found.get(options.split) or found.get(WHOLE)
     if dataset is None:
         raise UsageError(f"{options.data} has no boxes of {options.split}; --split train or test?")
-    with counter("measuring") as told:
+    with counter("measuring") if processes.leads else nullcontext() as told:
         measure = evaluate_detector(
             model,
             dataset.whole(resize),
             batch_size=min(options.batch_size, 8),
             workers=options.workers,
-            device=device_named(options.device),
+            device=device,
             precision=options.precision,
             selection=selection_of(options, model),
             on_batch=told,
+            processes=processes,
         )
+    if not processes.leads:
+        return 0
     content = {"model": options.model, "data": options.data, "split": options.split, **measure.to_dict()}
     if options.json == "-":
         print(json.dumps(content, indent=2))

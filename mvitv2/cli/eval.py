@@ -14,11 +14,14 @@ from mvitv2.cli.output import check_folder, columns, counter
 from mvitv2.cli.words import Maybe
 
 if TYPE_CHECKING:
+    from torch import device
+
     from mvitv2.core.model import MViT
     from mvitv2.data.samples import Unreadable
     from mvitv2.tasks.clips import ViewEvaluation
     from mvitv2.tasks.detected import ActionEvaluation
     from mvitv2.tasks.evaluation import Evaluation
+    from mvitv2.tasks.processes import Processes
     from mvitv2.tasks.scoring import Scoring
 
 EXAMPLES = """\
@@ -30,6 +33,7 @@ EXAMPLES = """\
   mvitv2 eval mvitv2_t imagenet --labels real.json   # ImageNet-ReaL: any number of right answers for each picture
   mvitv2 eval mvitv2_t imagenet-a                    # 200 of the 1000 classes: answers are restricted to them
   mvitv2 eval mvitv2_s imagenet --img-size 288 --crop-pct 1.0 --crops 10 --results-file all.csv
+  torchrun --nproc-per-node 8 -m mvitv2 eval mvitv2_b imagenet       # each picture once, shared by eight GPUs
 """
 SHOWN = 20
 """Classes and files that are named in the text; the JSON file has all."""
@@ -87,41 +91,56 @@ class Options:
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Numbers in the forward pass."""
+    timeout_minutes: float = 10.0
+    """Of processes of torchrun or srun, which share the work: how long one waits for another."""
 
 
 def run(options: Options) -> int:
-    """Measure, and print or write the figures."""
+    """Measure, and print or write the figures; processes of torchrun or srun share the pictures."""
     from mvitv2.cli.clips import eval_clips, refuse_clip_options
     from mvitv2.cli.detect import evaluated, model_for
-    from mvitv2.cli.measured import Answers, write_page, write_row
     from mvitv2.tasks.detect.detector import Detector
-    from mvitv2.tasks.devices import device_named
-    from mvitv2.tasks.evaluation import evaluate
+    from mvitv2.tasks.devices import own_device
+    from mvitv2.tasks.processes import joined
 
     for path in (options.json, options.report, options.results_file):
         check_folder(Path(path or ""))
-    device_named(options.device)  # before weights are read
-    model = model_for(options.model, options.task)
-    if isinstance(model, Detector):
-        return evaluated(options, model)
-    if model.config.rank == len("thw"):
-        return eval_clips(options, model)
-    refuse_clip_options({"scores": options.scores, "views": options.views != "1x1"})
+    with joined(options.device, minutes=options.timeout_minutes) as processes:
+        device = own_device(options.device, processes)  # before weights are read
+        # one after the other: what the first one downloads is there for the others
+        model = processes.first(lambda: model_for(options.model, options.task))
+        if isinstance(model, Detector):
+            return evaluated(options, model, device, processes)
+        if model.config.rank == len("thw"):
+            return eval_clips(options, model, device, processes)
+        refuse_clip_options({"scores": options.scores, "views": options.views != "1x1"})
+        return eval_pictures(options, model, device, processes)
+
+
+def eval_pictures(options: Options, model: "MViT", device: "device", processes: "Processes") -> int:
+    """Measure a classifier of pictures; the first process tells."""
+    from mvitv2.cli.measured import answers_kept, write_page, write_row
+    from mvitv2.tasks.evaluation import evaluate
+
     model = prepared(options, model)
-    dataset, scoring = data_for(options, model)
+    dataset, scoring, note = processes.first(lambda: data_for(options, model))
+    if note and processes.leads:
+        print(f"note: {note}", file=sys.stderr)
     with ExitStack() as stack:
-        answers = stack.enter_context(Answers(options.predictions, dataset)) if options.predictions else None
         found = evaluate(
             model,
             dataset,
             batch_size=options.batch_size,
             workers=0 if options.data == "digits" else options.workers,
-            device=device_named(options.device),
+            device=device,
             precision=options.precision,
             scoring=scoring,
-            on_batch=stack.enter_context(counter("measuring")),
-            on_answer=answers,
+            on_batch=stack.enter_context(counter("measuring")) if processes.leads else None,
+            on_answer=stack.enter_context(answers_kept(options.predictions, dataset, processes)),
+            processes=processes,
         )
+    if not processes.leads:
+        return 0
     tell(options, found)
     if options.results_file is not None:
         write_row(options.results_file, options, model, found)
@@ -158,8 +177,8 @@ def prepared(options: Options, model: "MViT") -> "MViT":
     return model
 
 
-def data_for(options: Options, model: "MViT") -> tuple[Any, "Scoring"]:
-    """The data as the model is to see it, and what counts as right; what is unusual is said on standard error."""
+def data_for(options: Options, model: "MViT") -> tuple[Any, "Scoring", str]:
+    """The data as the model is to see it, what counts as right, and what is unusual."""
     from mvitv2.tasks.matching import matched
     from mvitv2.tasks.prediction import preprocessing_of
     from mvitv2.tasks.scoring import Scoring, read_accepted
@@ -169,10 +188,8 @@ def data_for(options: Options, model: "MViT") -> tuple[Any, "Scoring"]:
     one = options.crops == 1 and not options.flip and options.scales == (1.0,)
     views = None if one else ViewsTransform(record, options.crops, options.flip, options.scales)
     found = matched(model, options.data, options.split, views)
-    if found.note:
-        print(f"note: {found.note}", file=sys.stderr)
     accepted = None if options.labels is None else read_accepted(options.labels, found.dataset)
-    return found.dataset, Scoring(found.columns, accepted)
+    return found.dataset, Scoring(found.columns, accepted), found.note
 
 
 def table(found: "Evaluation") -> str:

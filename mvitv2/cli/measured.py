@@ -2,6 +2,8 @@
 
 import csv
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
     from mvitv2.cli.eval import Options
     from mvitv2.core.model import MViT
     from mvitv2.tasks.evaluation import Evaluation, Example
+    from mvitv2.tasks.processes import Processes
     from mvitv2.tasks.scoring import Scoring
 
 COLUMNS = (
@@ -49,6 +52,25 @@ class Answers:
         file = str(path(example.index)) if path else str(example.index)
         said = {"label": names[example.label], "predicted": names[example.predicted], "score": example.score}
         self.records.write({"file": file, **said})
+
+
+@contextmanager
+def answers_kept(
+    path: Path | None, dataset: Any, processes: "Processes"
+) -> "Iterator[Callable[[Example], None] | None]":
+    """What is to be told of every picture, for a file of answers; ``None`` where none is wanted.
+
+    Several processes bring theirs to the first one at the end, which writes them in the order of the data.
+    """
+    if path is None:
+        yield None
+        return
+    file, mine = processes.kept(lambda: Answers(path, dataset)), list["Example"]()
+    with file or nullcontext():
+        yield file if processes.count == 1 else mine.append
+        for example in sorted((one for part in processes.gathered(mine) for one in part), key=lambda one: one.index):
+            if file is not None:
+                file(example)
 
 
 def write_row(path: Path, options: "Options", model: "MViT", found: "Evaluation") -> None:

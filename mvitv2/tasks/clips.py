@@ -27,6 +27,7 @@ from mvitv2.data.video.transforms import EvalClip
 from mvitv2.preprocessing import Preprocessing
 from mvitv2.tasks.evaluation import Evaluation, Examples, evaluating, evaluation, placed, probabilities
 from mvitv2.tasks.metrics import Tally
+from mvitv2.tasks.processes import ALONE, Processes
 from mvitv2.tasks.viewscores import ViewScores
 from mvitv2.tasks.workers import quiet_worker
 
@@ -127,8 +128,9 @@ def evaluate_views(
     precision: str = "fp32",
     examples: int = 24,
     on_batch: Callable[[int, int], None] | None = None,
+    processes: Processes = ALONE,
 ) -> ViewEvaluation:
-    """Measure a model on several views of each clip; every clip counts once.
+    """Measure a model on several views of each clip; every clip counts once, however many processes share the work.
 
     Args:
         model: A classifier of clips; moved to ``device``, and left in the mode it was in.
@@ -140,7 +142,9 @@ def evaluate_views(
         device: Where to compute; ``None``: where the model is.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"`` (autocast).
         examples: How many mistakes are kept, and how many correct ones.
-        on_batch: Called with clips done and clips in all.
+        on_batch: Called with clips done and clips in all, in the first process.
+        processes: Those that call this together; the first one counts and keeps the scores, all get the result. An
+            evaluation that was stopped may go on among more or fewer.
 
     Raises:
         ValueError: The model has other classes than the data, the folder holds scores of something else, or there is
@@ -153,23 +157,27 @@ def evaluate_views(
     count = _Count(dataset, views, examples)
     about = {"views": str(views), "files": files, "batch": batch_size, "precision": precision}
     about |= {"model": fingerprint_of(model), "data": fingerprint_of_data(dataset), "classes": len(names)}
-    store = None if folder is None else ViewScores(folder, about)
-    started = time.monotonic()
-    for indices, unreadable, scores in store.records() if store is not None else ():
-        count.add(indices, unreadable, scores)
-    with evaluating(model), closing(_batches(dataset, files, workers, skip=count.batches)) as stream:
+    store, started = processes.kept(lambda: None if folder is None else ViewScores(folder, about)), time.monotonic()
+    for record in store.records() if store is not None else ():
+        count.add(*record)
+    stream = _batches(dataset, files, workers, skip=processes.sent(count.batches, 0), processes=processes)
+    with evaluating(model), closing(stream):
         for indices, batch in stream:
             missing = {item.index for item in batch.unreadable}
             good = [index for index in indices if index not in missing]
             scores = viewed(model, batch.images, views, place, batch_size=batch_size, precision=precision)
-            if store is not None:
-                store.append(good, batch.unreadable, scores)
-            count.add(good, batch.unreadable, scores)
-            if on_batch is not None:
+            for record in processes.gathered((good, batch.unreadable, scores)):
+                if not processes.leads or not (record[0] or record[1]):
+                    continue
+                if store is not None:
+                    store.append(*record)
+                count.add(*record)
+            if on_batch is not None and processes.leads:
                 on_batch(count.seen, len(dataset))
     if store is not None:
         store.close()
-    return count.result(time.monotonic() - started, None if store is None else store.path)
+    path = None if store is None else store.path
+    return processes.led(lambda: count.result(time.monotonic() - started, path))
 
 
 def viewed(
@@ -210,9 +218,15 @@ class _Count:
         return ViewEvaluation(self.views, mean, (self.right / self.mean.total).tolist(), scores)
 
 
-def _batches(dataset: Any, size: int, workers: int, *, skip: int) -> Generator[tuple[list[int], Batch], None, None]:
-    """Every clip once and in order, without the first batches: places in the data set, and the batch."""
-    places = [list(range(i, min(i + size, len(dataset)))) for i in range(0, len(dataset), size)][skip:]
+def _batches(
+    dataset: Any, size: int, workers: int, *, skip: int, processes: Processes
+) -> Generator[tuple[list[int], Batch], None, None]:
+    """Every clip once and in order, without the first batches: places in the data set, and the batch.
+
+    Several processes take turns; one whose turn does not come in the last round gets a batch of nothing.
+    """
+    left = [list(range(i, min(i + size, len(dataset)))) for i in range(0, len(dataset), size)][skip:]
+    places = left[processes.rank :: processes.count]
     loader = DataLoader(
         dataset,
         batch_sampler=places,
@@ -222,6 +236,8 @@ def _batches(dataset: Any, size: int, workers: int, *, skip: int) -> Generator[t
         generator=torch.Generator(),
     )
     yield from zip(places, loader, strict=True)
+    if len(places) < -(-len(left) // processes.count):
+        yield [], collate([])
 
 
 def fingerprint_of(model: MViT) -> str:

@@ -72,6 +72,10 @@ class Processes:
         """What ``act`` gives where it is carried out, which is in the first process; all get it, or its error."""
         return act()
 
+    def kept(self, act: Callable[[], T]) -> T | None:
+        """What ``act`` gives in the first process, and stays there; the others get ``None``, or its error."""
+        return act()
+
     def first(self, act: Callable[[], T]) -> T:
         """What ``act`` gives in every process; the others begin when the first one is done."""
         return act()
@@ -130,6 +134,12 @@ class Group(Processes):
         if away is not None:
             raise told_elsewhere(away)
         return result
+
+    def kept(self, act: Callable[[], T]) -> T | None:
+        """What ``act`` gives in the first process, and stays there; the others get ``None``, or its error."""
+        made: list[T] = []
+        self.led(lambda: made.append(act()))
+        return made[0] if made else None
 
     def first(self, act: Callable[[], T]) -> T:
         """What ``act`` gives in every process; if the first one fails, all do, with its error."""
