@@ -115,8 +115,13 @@ def evaluated(options: "eval_command.Options", model: "Detector", device: "devic
             on_batch=told,
             processes=processes,
         )
-    if not processes.leads:
-        return 0
+    if processes.leads:
+        tell(options, measure)
+    return 0
+
+
+def tell(options: "eval_command.Options", measure: "DetectionEvaluation") -> None:
+    """The figures as a table or as JSON, and in their files."""
     content = {"model": options.model, "data": options.data, "split": options.split, **measure.to_dict()}
     if options.json == "-":
         print(json.dumps(content, indent=2))
@@ -127,7 +132,6 @@ def evaluated(options: "eval_command.Options", model: "Detector", device: "devic
             _write(Path(str(path)), value)
     for item in measure.unreadable[:SHOWN]:
         print(f"unreadable, left out: {one_line(item.path)}: {one_line(item.reason)}", file=sys.stderr)
-    return 0
 
 
 def table(measure: "DetectionEvaluation") -> str:

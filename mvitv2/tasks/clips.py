@@ -150,13 +150,12 @@ def evaluate_views(
         ValueError: The model has other classes than the data, the folder holds scores of something else, or there is
             no clip to measure on.
     """
-    names = list(dataset.class_names)
-    if model.config.num_classes != len(names):
-        raise ValueError(f"the model tells {model.config.num_classes} classes apart, the data has {len(names)}")
+    if model.config.num_classes != (classes := len(dataset.class_names)):
+        raise ValueError(f"the model tells {model.config.num_classes} classes apart, the data has {classes}")
     place, files = placed(model, device), max(batch_size // views.count, 1)
     count = _Count(dataset, views, examples)
     about = {"views": str(views), "files": files, "batch": batch_size, "precision": precision}
-    about |= {"model": fingerprint_of(model), "data": fingerprint_of_data(dataset), "classes": len(names)}
+    about |= {"model": fingerprint_of(model), "data": fingerprint_of_data(dataset), "classes": classes}
     store, started = processes.kept(lambda: None if folder is None else ViewScores(folder, about)), time.monotonic()
     for record in store.records() if store is not None else ():
         count.add(*record)
@@ -176,8 +175,7 @@ def evaluate_views(
                 on_batch(count.seen, len(dataset))
     if store is not None:
         store.close()
-    path = None if store is None else store.path
-    return processes.led(lambda: count.result(time.monotonic() - started, path))
+    return processes.led(lambda: count.result(time.monotonic() - started, store and store.path))
 
 
 def viewed(

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from mvitv2.tasks.devices import own_device
-from mvitv2.tasks.processes import ALONE, Launched, Processes, ProcessLost, current, joined, launched, losses_explained
+from mvitv2.tasks.launchers import Launched, launched
+from mvitv2.tasks.processes import ALONE, Processes, ProcessLost, current, joined, losses_explained
 from mvitv2.train.parallel import called
 from mvitv2.train.settings import Settings
 from mvitv2.train.sharing import shares
