@@ -38,7 +38,7 @@ def rehearsal(job: "Job", recipe: "Recipe", device: "torch.device") -> str:
     seconds = probe.seconds * recipe.accumulation * schedule.steps
     sizes = ", ".join(f"{p.img_size} pixels in epochs {p.first + 1} to {p.last}" for p in phases(recipe))
     rows = [
-        ("model", f"{recipe.model}, {trained:,} of {every:,} parameters are trained"),
+        ("model", f"{start_of(recipe)}, {trained:,} of {every:,} parameters are trained"),
         ("pictures", f"{images} to train on: {sizes}"),
         ("steps", f"{schedule.steps} ({per_epoch} an epoch, {recipe.epochs} epochs)"),
         ("batch", f"{recipe.batch_size} in a forward pass, {batch} in a step"),
@@ -49,3 +49,10 @@ def rehearsal(job: "Job", recipe: "Recipe", device: "torch.device") -> str:
         ("written", "nothing"),
     ]
     return columns(rows)
+
+
+def start_of(recipe: "Recipe") -> str:
+    """What is trained, as people would say it: an architecture, or weights."""
+    if recipe.weights is None:
+        return f"{recipe.model}{' with other stages' if recipe.stages else ''}"
+    return f"{recipe.model} as published" if recipe.weights == "pretrained" else f"weights of {recipe.weights}"

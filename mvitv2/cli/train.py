@@ -250,16 +250,15 @@ def run(options: Options) -> int:
 
 def opening(recipe: "Recipe", job: "Job") -> str:
     """What is about to be trained."""
-    model = f"{recipe.model}{' with other stages' if recipe.stages else ''}"
-    if recipe.weights is not None:
-        model = f"{recipe.model} as published" if recipe.weights == "pretrained" else f"weights of {recipe.weights}"
+    from mvitv2.cli.plan import start_of
+
     parameters = millions(sum(p.numel() for p in job.model.parameters()))
     images, classes = job.data["train_images"], job.data["classes"]
     kinds = {"video": "clips", "actions": "keyframes", "detect": "pictures", "segment": "pictures"}
     what = kinds.get(recipe.task) or ("pictures" if job.model.config.rank == len("hw") else "clips")
     size = "" if recipe.task in ("detect", "segment") else f", {recipe.img_size} pixels"
     data = f"{images} {what} of {classes} classes{size}"
-    return f"{model}, {parameters} parameters; recipe {recipe.name}, {recipe.epochs} epochs; {data}"
+    return f"{start_of(recipe)}, {parameters} parameters; recipe {recipe.name}, {recipe.epochs} epochs; {data}"
 
 
 def summary(options: Options, outcome: "Outcome", page: Path | None) -> str:

@@ -287,6 +287,7 @@ def test_what_would_be_trained_is_told_without_doing_it(capsys, tmp_path) -> Non
     told = capsys.readouterr().out
     for part in ("32 to train on: 32 pixels in epochs 1 to 1", "1 (1 an epoch, 1 epochs)", "parameters are trained"):
         assert part in told
+    assert "mvitv2_t with other stages" in told
     assert not (tmp_path / "run").exists()
 
 
