@@ -19,7 +19,7 @@ import torch
 from . import memory
 from .candidates import Step, Unfit, candidates
 from .cases import SETS, Case
-from .compare import falls, last_result, read
+from .compare import REFERENCE, falls, last_result, measure_of, read
 from .limits import Limits, limits, operations, parameter_bytes
 from .machine import describe
 from .measure import interleaved
@@ -97,9 +97,10 @@ def measured(case: Case, arguments: argparse.Namespace, limit: Limits) -> dict[s
 def table(case: dict[str, Any]) -> str:
     """One case for a reader."""
     rows = case["timings"]
-    peers = {name: row["median"] for name, row in rows.items() if row["kind"] == "peer"}
-    fastest = min(peers.values(), default=None)
-    head = f"  {'':24} {'median':>10} {'p10 .. p90 (p99)':>30} {'per s':>8} {'x peer':>7} {'of peak':>8} {'memory':>10}"
+    peer = measure_of(rows)
+    fastest = None if peer is None else rows[peer]["median"]
+    beside = "x ref." if peer == REFERENCE else "x peer"
+    head = f"  {'':24} {'median':>10} {'p10 .. p90 (p99)':>30} {'per s':>8} {beside:>7} {'of peak':>8} {'memory':>10}"
     lines = [case["name"], head]
     for name, row in sorted(rows.items(), key=lambda item: item[1]["median"]):
         low, high, slow = (1e3 * row[key] for key in ("low", "high", "slowest"))

@@ -74,4 +74,13 @@ GPU = (
     *(Case("mvitv2_s_16x4", 8, CLIP, dtype="autocast", trains=trains) for trains in (False, True)),
     *(Case("mvitv2_t_det", 1, LARGE, dtype=d) for d in ("bfloat16", "autocast")),
 )
-SETS: dict[str, tuple[Case, ...]] = {"quick": QUICK, "main": MAIN, "full": FULL, "gpu": GPU}
+DETECTION = tuple(Case(f"mvitv2_{size}_det", 1, LARGE, dtype=d) for size in "tb" for d in ("float32", "bfloat16"))
+"""Backbones of detectors at the size that the ViTDet project tests at: position terms as a matrix of queries by keys
+(``reference``, ``masked``) against what makes none (``folded``, ``cpp``, ``triton``, ``auto``)."""
+SETS: dict[str, tuple[Case, ...]] = {
+    "quick": QUICK,
+    "main": MAIN,
+    "full": FULL,
+    "gpu": GPU,
+    "detection": DETECTION,
+}

@@ -9,6 +9,9 @@ from typing import Any
 ALLOWED = 0.15
 """A ratio may fall by this share before it counts: what the same code varies by on a shared machine."""
 
+REFERENCE = "mvitv2 reference"
+"""What ours are compared with where there is no peer, as of the backbones of detectors."""
+
 
 @dataclass(frozen=True)
 class Fall:
@@ -46,16 +49,22 @@ def falls(before: Mapping[str, Any], now: Mapping[str, Any], allowed: float = AL
     for case in now["cases"]:
         old, new = earlier.get(case["name"], {}), case["timings"]
         common = [name for name in new if name in old]
-        peers = [n for n in common if new[n]["kind"] == "peer"] or [n for n in common if n == "mvitv2 reference"]
-        if not peers:
+        peer = measure_of({name: new[name] for name in common})
+        if peer is None:
             continue
-        peer = min(peers, key=lambda name: new[name]["median"])
         for name in common:
             if new[name]["kind"] != "ours" or name == peer:
                 continue
             then, today = (times[peer]["median"] / times[name]["median"] for times in (old, new))
             if today < then * (1 - allowed):
                 yield Fall(case["name"], name, peer, then, today)
+
+
+def measure_of(timings: Mapping[str, Any]) -> str | None:
+    """The fastest peer, or our reference backend where no peer was measured; ``None`` where that was not either."""
+    peers = [name for name, row in timings.items() if row["kind"] == "peer"]
+    found = peers or [name for name in timings if name == REFERENCE]
+    return min(found, key=lambda name: timings[name]["median"], default=None)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ EXAMPLES = """\
   mvitv2 bench                              # two small settings, a few minutes
   mvitv2 bench --set main --clock cpu --threads 1
   mvitv2 bench --set gpu --device cuda
+  mvitv2 bench --set detection --memory     # detection backbones at 1024 x 1024
   mvitv2 bench --compare last               # exit code 1 if we became slower against the fastest peer
 """
 CHECKOUT = Path(__file__).parents[2]
@@ -19,8 +20,8 @@ CHECKOUT = Path(__file__).parents[2]
 class Options:
     """What to measure, and how."""
 
-    set: Literal["quick", "main", "full", "gpu"] = "quick"
-    """Which settings: two small ones, those of the README, all for a CPU, all for a GPU."""
+    set: Literal["quick", "main", "full", "gpu", "detection"] = "quick"
+    """Which settings: two small ones, those of the README, all for a CPU, all for a GPU, backbones of detectors."""
     case: str = ""
     """Only settings whose name this pattern finds, as "float32 inference"."""
     only: str = ""
