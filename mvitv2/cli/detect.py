@@ -1,33 +1,28 @@
-"""Detectors in ``mvitv2 eval`` and ``mvitv2 predict``: figures of boxes and masks, objects in pictures."""
+"""Detectors in ``mvitv2 eval``: figures of boxes and masks; and which model, thresholds and sizes are meant."""
 
-import csv
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from mvitv2.cli.failures import UsageError, one_line
-from mvitv2.cli.output import check_folder, columns, counter
+from mvitv2.cli.output import columns, counter
 
 if TYPE_CHECKING:
     from torch import device
 
     from mvitv2.cli import eval as eval_command
-    from mvitv2.cli import predict as predict_command
     from mvitv2.core.model import MViT
     from mvitv2.preprocessing import Preprocessing
     from mvitv2.tasks.detect.config import Selection
     from mvitv2.tasks.detect.detector import Detector
     from mvitv2.tasks.detect_evaluation import DetectionEvaluation
-    from mvitv2.tasks.detect_prediction import ObjectsFound
     from mvitv2.tasks.processes import Processes
 
 SHOWN = 20
 """Classes and files that are named in the text; the JSON file has all."""
-COLUMNS = ("file", "error", "class", "index", "score", "left", "top", "right", "bottom")
 
 
 def model_for(model: str, task: str) -> "MViT | Detector":
@@ -156,143 +151,9 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def predicted(options: "predict_command.Options", model: "Detector") -> int:
-    """Objects in each picture as soon as there are any; 1 if there were pictures without an answer."""
-    from mvitv2.cli.pictures import names
-    from mvitv2.tasks.detect_prediction import predict_objects
-    from mvitv2.tasks.devices import device_named
-
-    if options.resume or options.crop_pct is not None:
-        raise UsageError("--resume and --crop-pct are for classifiers")
-    if options.output is not None:
-        check_folder(options.output)
-    answers = predict_objects(
-        model,
-        names(options.files),
-        batch_size=min(options.batch_size, 8),
-        workers=options.workers,
-        device=device_named(options.device),
-        precision=options.precision,
-        preprocessing=preprocessing_of(options, model),
-        selection=selection_of(options, model),
-        tile=options.tile,
-    )
-    total = failed = 0
-    with _target(options.output) as target:
-        for answer in WRITERS[_format(options)](_saved(options, answers), target):
-            total += 1
-            failed += answer.error is not None
-    if failed:
-        print(f"{failed} of {total} could not be predicted", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _format(options: "predict_command.Options") -> str:
-    """How answers are written: as asked for, or as the name of their file ends.
-
-    Raises:
-        UsageError: The name says something else.
-    """
-    if options.output is None or options.format != "table":
-        return options.format
-    known = {".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
-    suffix = options.output.suffix.lower()
-    if suffix not in known:
-        raise UsageError(f"--output {options.output}: objects are written as {', '.join(known)}")
-    return known[suffix]
-
-
-@contextmanager
-def _target(path: Path | None) -> Iterator[IO[str]]:
-    """Standard output, or a file that is there whole or not at all."""
-    from mvitv2.weights.files import replacing
-
-    if path is None:
-        yield sys.stdout
-        return
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        yield file
-
-
-def _saved(options: "predict_command.Options", answers: Iterator["ObjectsFound"]) -> Iterator["ObjectsFound"]:
-    """Answers handed on, each picture written with its objects on it where that is asked for."""
-    from mvitv2.cli.predict import place_of
-
-    for answer in answers:
-        if options.save is not None and answer.error is None:
-            target = place_of(answer.file, options.save)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            answer.save(target)
-        yield answer
-
-
-def _lines(answers: Iterable["ObjectsFound"], target: IO[str]) -> Iterator["ObjectsFound"]:
-    """A line for each picture; reasons go to standard error."""
-    for answer in answers:
-        if answer.error is not None:
-            print(f"{one_line(answer.file)}: {one_line(answer.error)}", file=sys.stderr, flush=True)
-        else:
-            told = ", ".join(f"{one_line(one.name)} {100 * one.score:.0f} %" for one in answer.objects)
-            print(f"{one_line(answer.file)}  {told or 'nothing found'}", file=target, flush=True)
-        yield answer
-
-
-def _json(answers: Iterable["ObjectsFound"], target: IO[str]) -> Iterator["ObjectsFound"]:
-    """One list, opened before the first picture and closed after the last."""
-    opening = "["
-    for answer in answers:
-        print(opening + "\n  " + json.dumps(answer.to_dict()), end="", file=target, flush=True)
-        opening = ","
-        yield answer
-    print("[]" if opening == "[" else "\n]", file=target)
-
-
-def _json_lines(answers: Iterable["ObjectsFound"], target: IO[str]) -> Iterator["ObjectsFound"]:
-    """An object a line."""
-    for answer in answers:
-        print(json.dumps(answer.to_dict()), file=target, flush=True)
-        yield answer
-
-
-def _comma_separated(answers: Iterable["ObjectsFound"], target: IO[str]) -> Iterator["ObjectsFound"]:
-    """A row for each object; one without an object for pictures that have none."""
-    writer = csv.writer(target, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for answer in answers:
-        rows: list[list[Any]] = [[one.name, one.label, one.score, *one.box] for one in answer.objects]
-        for row in rows or [[""] * (len(COLUMNS) - 2)]:
-            writer.writerow([answer.file, answer.error or "", *row])
-        yield answer
-
-
-def _coco(answers: Iterable["ObjectsFound"], target: IO[str]) -> Iterator["ObjectsFound"]:
-    """COCO's result format as one list; pictures are numbered by their names if those are numbers, else in order."""
-    results = []
-    for number, answer in enumerate(answers, 1):
-        stem = Path(answer.file).stem
-        image_id = int(stem) if stem.isdecimal() else number
-        for one in answer.objects:
-            left, top, right, bottom = one.box
-            record: dict[str, Any] = {"image_id": image_id, "file_name": answer.file, "category_id": one.category_id}
-            record |= {"bbox": [left, top, right - left, bottom - top], "score": one.score}
-            results.append(record if one.mask is None else {**record, "segmentation": dict(one.mask)})
-        yield answer
-    print(json.dumps(results), file=target)
-
-
 def _write(path: Path, content: Any) -> None:
     """A JSON file, whole or not at all."""
     from mvitv2.weights.files import replacing
 
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-WRITERS: dict[str, Callable[[Iterable["ObjectsFound"], IO[str]], Iterator["ObjectsFound"]]] = {
-    "table": _lines,
-    "json": _json,
-    "jsonl": _json_lines,
-    "csv": _comma_separated,
-    "coco": _coco,
-}
-"""By the name of the format."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from tyro.conf import Positional, arg
 
@@ -14,6 +14,7 @@ from mvitv2.cli.words import Maybe
 
 if TYPE_CHECKING:
     from mvitv2.core.model import MViT
+    from mvitv2.tasks.found import ObjectsFound
     from mvitv2.tasks.prediction import Prediction
     from mvitv2.tasks.records import Done
 
@@ -29,6 +30,7 @@ EXAMPLES = """\
   mvitv2 predict runs/clips match.mp4 --seconds                   # what happens when
   mvitv2 predict runs/clips match.mp4 --timeline seen             # as a table, JSON, a chart and on the film
   mvitv2 predict runs/boxes holiday/ --save seen --min-score 0.5  # a detector's: boxes and masks on them
+  mvitv2 predict runs/boxes match.mp4 --save seen --output match.jsonl     # and on every frame of a clip
   find . -name "*.jpg" | mvitv2 predict runs/photos - --format jsonl
 """
 
@@ -54,7 +56,8 @@ class Options:
     resume: bool = False
     """Go on with that file: pictures that are in it are not read again."""
     save: Maybe[Path] = None
-    """Write every picture with its answer below it, or its objects on it, into this folder, under its own path."""
+    """Write every picture with its answer below it, or its objects on it, into this folder, under its own path; of a
+    detector clips too."""
     batch_size: Annotated[int, arg(aliases=["-b"])] = 32
     """Pictures in one forward pass."""
     workers: Annotated[int, arg(aliases=["-j"])] = 2
@@ -91,7 +94,8 @@ def run(options: Options) -> int:
     """Give an answer for each picture as soon as there is one; 1 if there were pictures without an answer."""
     from mvitv2.cli.answers import WRITERS
     from mvitv2.cli.clips import predict_clips, refuse_clip_options
-    from mvitv2.cli.detect import model_for, predicted
+    from mvitv2.cli.detect import model_for
+    from mvitv2.cli.objects import predicted
     from mvitv2.tasks.detect.detector import Detector
     from mvitv2.tasks.devices import device_named
 
@@ -145,18 +149,10 @@ def refuse_unread(files: tuple[str, ...], *, allow_urls: bool) -> None:
 def answered(options: Options, model: "MViT", done: "Done | None" = None) -> Iterator["Prediction"]:
     """The stream of answers, without pictures that are done; each picture written with its own where asked for."""
     from mvitv2.cli.pictures import names, resized
-    from mvitv2.data.web import Web
     from mvitv2.tasks.devices import device_named
     from mvitv2.tasks.prediction import predict, preprocessing_of
 
-    web, bodies = Web(), dict[str, bytes]()
-
-    def fetch(url: str) -> bytes:
-        body = web(url)
-        if options.save is not None:
-            bodies[url] = body
-        return body
-
+    bodies = Bodies(keep=options.save is not None)
     answers = predict(
         model,
         names(options.files),
@@ -167,7 +163,7 @@ def answered(options: Options, model: "MViT", done: "Done | None" = None) -> Ite
         precision=options.precision,
         preprocessing=resized(preprocessing_of(model), options.img_size, options.crop_pct),
         skip=None if done is None else done.__contains__,
-        fetch=fetch if options.allow_urls else None,
+        fetch=bodies.fetch if options.allow_urls else None,
     )
     return answers if options.save is None else saved(answers, options.save, bodies)
 
@@ -190,18 +186,41 @@ def into_file(options: Options, model: "MViT", path: Path) -> int:
     return 1 if count.failed else 0
 
 
-def saved(answers: Iterator["Prediction"], folder: Path, bodies: dict[str, bytes]) -> Iterator["Prediction"]:
+class Bodies:
+    """Fetches pictures.
+
+    Args:
+        keep: Hold each until it has been written with its answer.
+    """
+
+    def __init__(self, *, keep: bool):
+        from mvitv2.data.web import Web
+
+        self.web, self.keep, self.held = Web(), keep, dict[str, bytes]()
+
+    def fetch(self, url: str) -> bytes:
+        """The bytes behind an address."""
+        body = self.web(url)
+        if self.keep:
+            self.held[url] = body
+        return body
+
+
+A = TypeVar("A", bound="Prediction | ObjectsFound")
+
+
+def saved(answers: Iterator[A], folder: Path, bodies: Bodies) -> Iterator[A]:
     """Answers handed on, each picture written with its own on it.
 
     Args:
         answers: The stream.
         folder: Where pictures go.
-        bodies: What was fetched, by address; taken out as it is used.
+        bodies: What was fetched; let go as it is used.
     """
     from mvitv2.data.images import read_image
 
     for answer in answers:
-        body = bodies.pop(answer.file, None)
+        body = bodies.held.pop(answer.file, None)
         if answer.error is None:
             target = place_of(answer.file, folder)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -209,9 +228,9 @@ def saved(answers: Iterator["Prediction"], folder: Path, bodies: dict[str, bytes
         yield answer
 
 
-def place_of(file: str, folder: Path) -> Path:
-    """Where a picture is saved: under its own path, as JPEG, and never outside the folder."""
+def place_of(file: str, folder: Path, suffixes: tuple[str, ...] = (".jpg", ".jpeg")) -> Path:
+    """Where a picture or clip is saved: under its own path, as JPEG or MP4, and never outside the folder."""
     path = Path(file.partition("://")[2].partition("?")[0] or file)
     parts = [part for part in path.parts if part not in (path.anchor, "..", ".")]
-    name = parts[-1] if path.suffix.lower() in (".jpg", ".jpeg") else f"{parts[-1]}.jpg"
+    name = parts[-1] if path.suffix.lower() in suffixes else f"{parts[-1]}{suffixes[0]}"
     return folder.joinpath(*parts[:-1], name)

@@ -1,6 +1,7 @@
 """A video with answers drawn on it, frame by frame in bounded memory, and the answers of a timeline as a chart."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -47,27 +48,69 @@ def write_film(source: ClipSource, target: Path, overlay: Callable[[float], Over
         mvitv2.data.images.ImageError: The clip cannot be read; what was written up to there is removed.
         mvitv2.extras.MissingExtra: PyAV is not installed.
     """
+    with open_clip(source) as clip, new_film(target, clip.info.fps) as film:  # the rate before the frames: it decodes
+        for frame in clip.stream():
+            picture = shrunk(Image.fromarray(frame.pixels.permute(1, 2, 0).numpy()))
+            draw(picture, overlay(frame.time))
+            film.add(picture, frame.time)
+    return film.frames
+
+
+@contextmanager
+def new_film(target: Path, fps: float) -> Iterator["Film"]:
+    """A video that is written frame by frame; it is there whole, or not at all.
+
+    Args:
+        target: An .mp4 file; what is there is replaced once the new one is whole and has a frame.
+        fps: Frames a second, roughly: each frame has its own time. 0 where nothing is known.
+
+    Raises:
+        mvitv2.extras.MissingExtra: PyAV is not installed.
+    """
     av: Any = required("av", extra="video")
     temporary = target.with_name(f".{target.name}.tmp.mp4")
-    count = 0
     try:
-        with open_clip(source) as clip, av.open(str(temporary), "w") as film:
-            stream, last, fps = None, -1, clip.info.fps  # asked for before the stream: it decodes a frame itself
-            for frame in clip.stream():
-                picture = shrunk(Image.fromarray(frame.pixels.permute(1, 2, 0).numpy()))
-                draw(picture, overlay(frame.time))
-                stream = stream or _stream(av, film, picture.size, fps)
-                packet = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
-                last = max(round(frame.time * CLOCK), last + 1)
-                packet.pts, packet.time_base = last, Fraction(1, CLOCK)
-                film.mux(stream.encode(packet))
-                count += 1
-            if stream is not None:
-                film.mux(stream.encode())
-        temporary.replace(target)
+        with av.open(str(temporary), "w") as file:
+            film = Film(av, file, fps)
+            yield film
+            film.finish()
+        if film.frames:
+            temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-    return count
+
+
+class Film:
+    """A video that is being written.
+
+    Args:
+        av: The module PyAV.
+        file: Its open container.
+        fps: Frames a second, roughly.
+    """
+
+    def __init__(self, av: Any, file: Any, fps: float):
+        self.av, self.file, self.fps = av, file, fps
+        self.stream: Any = None
+        self.frames, self.last = 0, -1
+
+    def add(self, picture: Image.Image, seconds: float) -> None:
+        """The next frame, shown from that second on; all get the size of the first."""
+        picture = shrunk(picture)
+        if self.stream is None:
+            self.stream = _stream(self.av, self.file, picture.size, self.fps)
+        if picture.size != (self.stream.width, self.stream.height):
+            picture = picture.resize((self.stream.width, self.stream.height), Image.Resampling.BILINEAR)
+        packet = self.av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
+        self.last = max(round(seconds * CLOCK), self.last + 1)
+        packet.pts, packet.time_base = self.last, Fraction(1, CLOCK)
+        self.file.mux(self.stream.encode(packet))
+        self.frames += 1
+
+    def finish(self) -> None:
+        """Write what the encoder has kept back."""
+        if self.stream is not None:
+            self.file.mux(self.stream.encode())
 
 
 def _stream(av: Any, film: Any, size: tuple[int, int], fps: float) -> Any:

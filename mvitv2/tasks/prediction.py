@@ -254,7 +254,7 @@ def read_ahead(
                 future.cancel()
 
 
-def files_of(sources: Iterable[Source]) -> Iterator[Source | Problem]:
+def files_of(sources: Iterable[Source | Problem]) -> Iterator[Source | Problem]:
     """Folders and patterns opened up, addresses as they are; what gives nothing comes as a problem."""
     for source in sources:
         if isinstance(source, str | Path) and not (isinstance(source, str) and is_address(source)):

@@ -2,6 +2,10 @@
 
 import csv
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +14,10 @@ from PIL import Image, ImageDraw
 
 from mvitv2.cli.__main__ import main
 from mvitv2.core.config import MViTConfig
+from mvitv2.data.video.reader import open_clip
 from mvitv2.tasks.detect.detector import Detector
 from mvitv2.weights.load import load_model
+from tests.films import write_film
 
 TINY = [
     "--recipe",
@@ -116,13 +122,78 @@ def test_prediction(run, capsys, tmp_path):
     assert "0.png" in out and "nowhere.png: does not exist" in err and "1 of 2 could not be predicted" in err
 
 
+@pytest.mark.slow
+def test_a_prediction_that_was_killed_goes_on(run, tmp_path, capsys):
+    shapes(tmp_path, "many", 40)
+    (tmp_path / "many" / "broken.png").write_bytes(b"")
+    words = ["predict", str(run), str(tmp_path / "many"), "--min-score", "0.0", "--max-detections", "3", "-j", "0"]
+    killed, whole = tmp_path / "killed.csv", tmp_path / "whole.csv"
+    child = subprocess.Popen([sys.executable, "-m", "mvitv2", *words, "-b", "1", "--output", str(killed)])
+    end = time.monotonic() + 240
+    while not (killed.exists() and killed.read_text().count("\n") > 10) and child.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    child.kill()
+    assert child.wait() == -signal.SIGKILL
+    before = {row["file"] for row in csv.DictReader(killed.read_text().splitlines())}
+    assert 3 < len(before) < 41
+    assert main([*words, "-b", "1", "--output", str(killed)]) == 1
+    assert "exists already; --resume goes on with it" in capsys.readouterr().err
+    assert main([*words, "-b", "1", "--output", str(killed), "--resume"]) == main(
+        [*words, "-b", "1", "--output", str(whole)]
+    )
+    told = capsys.readouterr().err
+    assert f"{len(before) - 1} more were in it before" in told and "broken.png" in told
+    assert killed.read_bytes() == whole.read_bytes()
+    for name, rows in (("a.jsonl", 41), ("a.parquet", 1)):
+        assert main([*words, "--output", str(tmp_path / name)]) == 1
+        there = (tmp_path / name).read_text().splitlines() if name.endswith("l") else list((tmp_path / name).iterdir())
+        assert len(there) == rows
+
+
+def test_a_clip_frame_by_frame(run, tmp_path, capsys):
+    """A line for each frame, the film with boxes on it, pictures of the same folder beside it."""
+    shapes(tmp_path / "in", "many", 3)
+    pictures = [np.asarray(Image.open(tmp_path / "in" / "many" / f"{i}.png")) for i in range(3)]
+    film = write_film(tmp_path / "in" / "many" / "clip.mp4", np.stack([pictures[i // 4] for i in range(12)]), fps=5)
+    (film.parent / "cut.mp4").write_bytes(film.read_bytes()[:300])
+    words = ["predict", str(run), str(film.parent), "--min-score", "0.0", "--max-detections", "2", "-j", "0", "-b", "5"]
+    answers, seen = tmp_path / "a.jsonl", tmp_path / "seen"
+    assert main([*words, "--output", str(answers), "--save", str(seen)]) == 1
+    assert "cut.mp4: " in capsys.readouterr().err
+    rows = [json.loads(line) for line in answers.read_text().splitlines()]
+    frames = [row for row in rows if row["file"] == str(film)]
+    assert [row["frame"] for row in frames] == list(range(12)) and len(rows) == 12 + 1 + 3
+    assert [row["seconds"] for row in frames] == pytest.approx([i / 5 for i in range(12)])
+    assert all(len(row["objects"]) == 2 and (row["height"], row["width"]) == (72, 96) for row in frames)
+    (drawn,) = seen.rglob("*.mp4")
+    assert drawn.name == "clip.mp4" and len(list(seen.rglob("*.jpg"))) == 3
+    with open_clip(drawn) as clip:
+        assert clip.info.frames == 12 and clip.info.seconds == pytest.approx(2.4, abs=0.1)
+        shown = clip.frames([0])[0].permute(1, 2, 0).numpy()
+    plain = np.asarray(Image.fromarray(pictures[0]).resize(shown.shape[1::-1]))
+    assert (np.abs(shown.astype(int) - plain).max(axis=2) > 80).mean() > 0.01  # boxes and words
+    assert main([*words[:2], str(film), *words[3:], "--format", "csv"]) == 0
+    table = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert len(table) == 24 and table[-1]["frame"] == "11" and float(table[-1]["seconds"]) == pytest.approx(2.2)
+    assert main([*words[:2], str(film), *words[3:]]) == 0
+    assert "clip.mp4     2.20 s  " in capsys.readouterr().out
+    assert main([*words, "--output", str(answers), "--resume"]) == 1  # the last one is looked at again
+    assert "4 more were in it before" in capsys.readouterr().err
+    assert answers.read_text().count("\n") == len(rows)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["predict", "RUN", "x.png", "--task", "classify"], "is a detector"),
         (["predict", "RUN", "x.png", "--min-score", "2"], "--min-score 2.0 is out of range"),
         (["predict", "RUN", "x.png", "--img-size", "64", "80"], "takes one number, the shorter side"),
-        (["predict", "RUN", "x.png", "--output", "x.parquet"], "objects are written as .json"),
+        (["predict", "RUN", "x.png", "--output", "x.txt"], "objects are written as .json, .jsonl, .csv, .parquet"),
+        (["predict", "RUN", "x.png", "--output", "x.csv", "--format", "coco"], "the file would hold csv"),
+        (["predict", "RUN", "x.png", "--output", "x.json", "--resume"], "--resume goes on with .jsonl, .csv or"),
+        (["predict", "RUN", "x.png", "--resume"], "name it with --output"),
+        (["predict", "RUN", "x.png", "--crop-pct", "0.9", "--seconds"], "--crop-pct and --seconds: of classifiers"),
         (["eval", "RUN", "DATA", "--split", "test"], "has no boxes of test"),
     ],
 )

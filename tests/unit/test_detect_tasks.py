@@ -15,12 +15,15 @@ from mvitv2.data.detection.augment import Resize
 from mvitv2.data.detection.dataset import DetectionImages
 from mvitv2.data.detection.open import read_annotations
 from mvitv2.data.detection.shapes import pixels
+from mvitv2.data.video.info import Frame
 from mvitv2.preprocessing import Preprocessing
 from mvitv2.tasks.detect.config import Selection
 from mvitv2.tasks.detect.selecting import Detections
 from mvitv2.tasks.detect.variants import DETECTORS
 from mvitv2.tasks.detect_evaluation import evaluate_detector
-from mvitv2.tasks.detect_prediction import Found, merged, predict_objects, tiles
+from mvitv2.tasks.detect_prediction import predict_frames, predict_objects
+from mvitv2.tasks.detect_views import merged, tiles
+from mvitv2.tasks.found import Found
 from mvitv2.tasks.processes import Processes
 
 COLOURS = {0: (220, 40, 40), 1: (40, 60, 220)}
@@ -208,3 +211,31 @@ def test_what_cannot_be_is_refused(tmp_path):
     wrong.classes = ("a", "b", "c")
     with pytest.raises(ValueError, match="tells 2 classes apart, the data has 3"):
         evaluate_detector(model, wrong)
+
+
+def test_frames_of_a_clip_are_held_a_batch_at_a_time(monkeypatch):
+    read: list[int] = []
+
+    def frames(_source: Any) -> Any:
+        for index in range(11):
+            read.append(index)
+            pixels = torch.full((3, 64, 96), 120, dtype=torch.uint8)
+            pixels[:, 10:30, index : index + 20] = torch.tensor(COLOURS[0])[:, None, None]
+            yield Frame(index, index / 5, pixels)
+        yield "ends before its end"
+
+    monkeypatch.setattr("mvitv2.tasks.detect_prediction.frames_of", frames)
+    model: Any = BlobDetector()
+    stream = predict_frames(model, Path("film.mp4"), name="film.mp4", batch_size=4)
+    assert not read
+    for number, (answer, picture) in enumerate(stream):
+        assert len(read) - number <= 4
+        if number == 11:
+            assert answer.error == "ends before its end" and picture is None
+            break
+        assert picture is not None and (answer.frame, answer.seconds) == (number, number / 5)
+        assert answer.objects[0].box == (number, 10, number + 20, 30)
+        assert answer.to_dict()["frame"] == number
+    assert model.batches == [4, 4, 3]
+    with pytest.raises(ValueError, match="batch_size=0"):
+        predict_frames(model, Path("film.mp4"), name="film.mp4", batch_size=0)
