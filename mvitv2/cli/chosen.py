@@ -48,8 +48,14 @@ BY_HEART: dict[str, Any] = {
     "repeats": 1,
 }
 """What else ``--overfit-batches`` sets, unless it is said: nothing that keeps a model from learning by heart."""
-AS_MEASURED: dict[str, Any] = {"kind": "resize"}
-"""The same for pictures with boxes."""
+AS_MEASURED: dict[str, dict[str, Any]] = {
+    "detect": {"kind": "resize"},
+    "segment": {"kind": "resize"},
+    "actions": {"kind": "published", "flip": 0.0},
+}
+"""The same where there are boxes, by task."""
+SAME_FIELDS = {"published", "device"}
+"""Kinds of augmentation whose fields mean the same: one is done by loading processes, the other where the model is."""
 
 
 def chosen(options: Options) -> tuple[Options, Recipe]:
@@ -83,9 +89,9 @@ def chosen_recipe(options: Options, base: Recipe | None = None) -> Recipe:
     base, changes = base or base_recipe(options), changes_of(options)
     if changes.get("overfit_batches") is not None:
         said = {name.partition(".")[0] for name in changes}
-        by_heart = BY_HEART if base.task == "classify" else {**BY_HEART, "augmentation": dict(AS_MEASURED)}
+        by_heart = {**BY_HEART, "augmentation": AS_MEASURED.get(base.task, BY_HEART["augmentation"])}
         changes |= {name: value for name, value in by_heart.items() if name not in said}
-    if "augmentation.kind" in changes:
+    if "augmentation.kind" in changes and not {changes["augmentation.kind"], base.augmentation["kind"]} <= SAME_FIELDS:
         # the fields of one kind are not those of another
         changes = {"augmentation": {"kind": base.augmentation["kind"]}, **changes}
     if {"model", "weights"} & set(changes):

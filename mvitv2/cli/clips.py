@@ -32,11 +32,14 @@ def eval_clips(options: "EvalOptions", model: "MViT", device: "device", processe
     """Measure a model of clips: classes by views of each clip, or actions of people in boxes."""
     from mvitv2.cli.actions import eval_actions
     from mvitv2.cli.eval import as_json, table, tell_unreadable, write
+    from mvitv2.cli.measured import write_page
+    from mvitv2.tasks.clips import clip_dataset_for
 
-    given = {name: getattr(options, name) for name in ("report", "results_file", "predictions", "labels", "flip")}
+    given = {name: getattr(options, name) for name in ("results_file", "predictions", "labels", "flip")}
     given |= {"crops": options.crops != 1, "scales": options.scales != (1.0,)}
     refuse(given, "of pictures; clips have --views, --scores and --json")
     if model.card.get("task") == "actions":
+        refuse({"report": options.report}, "of classes of pictures and clips; actions have --scores and --json")
         return eval_actions(options, model, device, processes)
     found = evaluated(options, model, device, processes)
     if not processes.leads:
@@ -44,9 +47,11 @@ def eval_clips(options: "EvalOptions", model: "MViT", device: "device", processe
     if options.json == "-":
         print(as_json(options, found))
     else:
-        print(f"{table(found.mean).replace('images', 'clips ', 1)}\n\n{views_table(found)}")
+        print(f"{table(found.mean, 'clips')}\n\n{views_table(found)}")
         if options.json is not None:
             write(Path(options.json), as_json(options, found))
+    if options.report is not None:
+        write_page(options, model, clip_dataset_for(model, options.data, options.split), found.mean)
     tell_unreadable(found.mean.unreadable)
     return 0
 

@@ -56,7 +56,7 @@ class Options:
     json: Maybe[str] = None
     """Write all figures to this file; - prints them instead of the table."""
     report: Maybe[Path] = None
-    """Write a self-contained HTML page to this file: figures, confusion matrix, pictures with attention."""
+    """Write a self-contained HTML page to this file: figures, confusion matrix, pictures or frames with attention."""
     results_file: Maybe[Path] = None
     """Add a row to this CSV file, in the columns of timm's."""
     predictions: Maybe[Path] = None
@@ -119,7 +119,7 @@ def run(options: Options) -> int:
 
 def eval_pictures(options: Options, model: "MViT", device: "device", processes: "Processes") -> int:
     """Measure a classifier of pictures; the first process tells."""
-    from mvitv2.cli.measured import answers_kept, write_page, write_row
+    from mvitv2.cli.measured import answers_kept, write_picture_page, write_row
     from mvitv2.tasks.evaluation import evaluate
 
     model = prepared(options, model)
@@ -145,7 +145,7 @@ def eval_pictures(options: Options, model: "MViT", device: "device", processes: 
     if options.results_file is not None:
         write_row(options.results_file, options, model, found)
     if options.report is not None:
-        write_page(options, model, dataset, scoring, found)
+        write_picture_page(options, model, dataset, scoring, found)
     tell_unreadable(found.unreadable)
     return 0
 
@@ -192,11 +192,11 @@ def data_for(options: Options, model: "MViT") -> tuple[Any, "Scoring", str]:
     return found.dataset, Scoring(found.columns, accepted), found.note
 
 
-def table(found: "Evaluation") -> str:
+def table(found: "Evaluation", unit: str = "images") -> str:
     """The figures, and the classes if there are not too many."""
     low, high = found.top1_interval
     lines = [
-        ("images", f"{found.images}"),
+        (unit, f"{found.images}"),
         ("top-1", f"{percent(found.top1)}  (95 % interval {100 * low:.2f} to {100 * high:.2f})"),
         ("top-5", percent(found.top5)),
         ("mean of classes", percent(found.mean_class)),
@@ -204,11 +204,11 @@ def table(found: "Evaluation") -> str:
         ("calibration error", f"{found.calibration_error:.4f}"),
         ("unreadable", f"{len(found.unreadable)}"),
         *([("without a right answer", f"{found.unlabelled}")] if found.unlabelled else []),
-        ("speed", f"{found.images / max(found.seconds, 1e-9):.1f} images/s"),
+        ("speed", f"{found.images / max(found.seconds, 1e-9):.1f} {unit}/s"),
     ]
     text = columns(lines)
     if len(found.per_class) <= SHOWN:
-        header = ("CLASS", "IMAGES", "CORRECT", "RECALL", "PRECISION")
+        header = ("CLASS", unit.upper(), "CORRECT", "RECALL", "PRECISION")
         rows = [(c.name, c.images, c.correct, percent(c.recall), percent(c.precision)) for c in found.per_class]
         text += "\n\n" + columns([header, *rows], right=(1, 2, 3, 4))
     return text

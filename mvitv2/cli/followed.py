@@ -76,7 +76,8 @@ def listeners(options: "Options", recipe: "Recipe", settings: "Settings") -> "Pr
         everybody.append(Tracked(names, settings.output, config=config, every=settings.log_steps, warn=people.say))
     if options.report:
         title = f"{recipe.model} on {Path(options.data).name}"
-        everybody.append(LivePage(settings.output, title=title, recipe=recipe.to_dict()))
+        unit = "clips" if recipe.task == "video" else "images"
+        everybody.append(LivePage(settings.output, title=title, recipe=recipe.to_dict(), unit=unit))
     return Together(*everybody)
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -101,21 +101,44 @@ def write_row(path: Path, options: "Options", model: "MViT", found: "Evaluation"
         rows.writerow(values)
 
 
-def write_page(options: "Options", model: "MViT", dataset: Any, scoring: "Scoring", found: "Evaluation") -> None:
-    """The HTML page, and where it is."""
+def write_picture_page(
+    options: "Options", model: "MViT", dataset: Any, scoring: "Scoring", found: "Evaluation"
+) -> None:
+    """The HTML page of a model of pictures, and where it is."""
     from mvitv2.data.transforms import EvalTransform
-    from mvitv2.report import Report, samples, write_report
     from mvitv2.tasks.prediction import preprocessing_of
+
+    dataset.transform = EvalTransform(preprocessing_of(model))  # one look is enough for the eye
+    write_page(options, model, dataset, found, columns=scoring.columns)
+
+
+def write_page(
+    options: "Options", model: "MViT", dataset: Any, found: "Evaluation", *, columns: Sequence[int] | None = None
+) -> None:
+    """The HTML page, and where it is.
+
+    Args:
+        options: Names of model and data, and the file.
+        model: What was measured.
+        dataset: One view of each picture or clip.
+        found: The figures.
+        columns: The model's class of each of the data's, where the data has some of them only.
+    """
+    from mvitv2.report import Report, samples, write_report
     from mvitv2.train.checkpoint import versions
 
+    unit = "clips" if model.config.rank == len("thw") else "images"
     facts = {
-        "Pictures": f"{found.images:,}",
+        "Clips" if unit == "clips" else "Pictures": f"{found.images:,}",
         "Classes": f"{len(found.per_class):,}",
         "Parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "Data": f"{options.data} ({options.split})",
     }
-    dataset.transform = EvalTransform(preprocessing_of(model))  # one look is enough for the eye
-    shown = samples(model, dataset, found, columns=scoring.columns)
+    if unit == "clips":
+        facts["Views"] = options.views
+    shown = samples(model, dataset, found, columns=columns)
     title = f"{options.model} on {Path(options.data).name}"
-    report = Report(title=title, evaluation=found, facts=facts, samples=shown, versions=versions())
+    report = Report(
+        title=title, evaluation=found, images=unit, unit=unit, facts=facts, samples=shown, versions=versions()
+    )
     print(f"report: {write_report(str(options.report), report)}", file=sys.stderr)

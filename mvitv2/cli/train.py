@@ -244,7 +244,7 @@ def run(options: Options) -> int:
         done = {"weights": str(outcome.weights), "report": page and str(page), "unreadable": len(outcome.unreadable)}
         JsonLines().write("done", {"best": outcome.best, "seconds": outcome.seconds, **done})
     else:
-        told.say(summary(options, outcome, page))
+        told.say(summary(options, outcome, page, kind_of(recipe, job)))
     return 0
 
 
@@ -253,23 +253,27 @@ def opening(recipe: "Recipe", job: "Job") -> str:
     from mvitv2.cli.plan import start_of
 
     parameters = millions(sum(p.numel() for p in job.model.parameters()))
-    images, classes = job.data["train_images"], job.data["classes"]
-    kinds = {"video": "clips", "actions": "keyframes", "detect": "pictures", "segment": "pictures"}
-    what = kinds.get(recipe.task) or ("pictures" if job.model.config.rank == len("hw") else "clips")
+    images, classes, what = job.data["train_images"], job.data["classes"], kind_of(recipe, job)
     size = "" if recipe.task in ("detect", "segment") else f", {recipe.img_size} pixels"
     data = f"{images} {what} of {classes} classes{size}"
     return f"{start_of(recipe)}, {parameters} parameters; recipe {recipe.name}, {recipe.epochs} epochs; {data}"
 
 
-def summary(options: Options, outcome: "Outcome", page: Path | None) -> str:
+def kind_of(recipe: "Recipe", job: "Job") -> str:
+    """What is trained on, in the plural."""
+    kinds = {"video": "clips", "actions": "keyframes", "detect": "pictures", "segment": "pictures"}
+    return kinds.get(recipe.task) or ("pictures" if job.model.config.rank == len("hw") else "clips")
+
+
+def summary(options: Options, outcome: "Outcome", page: Path | None, kind: str) -> str:
     """Where the weights are, how good they are, and what to do next."""
     best, lost, folder = outcome.best, len(outcome.unreadable), str(outcome.folder)
     name = "top-1" if best["metric"] == "top1" else best["metric"]
     lines = [f"{name} {100 * best['value']:.2f} % after epoch {best['epoch']}; weights in {outcome.weights}"]
     if lost:
-        lines.append(f"{lost} training pictures could not be read; {outcome.folder / 'unreadable.txt'} names them")
+        lines.append(f"{lost} training {kind} could not be read; {outcome.folder / 'unreadable.txt'} names them")
     if page:
         lines.append(f"report: {page}")
     lines.append(f"next: {shlex.join(['mvitv2', 'eval', folder, options.data])}")
-    lines.append(f"      {shlex.join(['mvitv2', 'predict', folder])} PICTURE...")
+    lines.append(f"      {shlex.join(['mvitv2', 'predict', folder])} {'PICTURE' if kind == 'pictures' else 'CLIP'}...")
     return "\n".join(lines)

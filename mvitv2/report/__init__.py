@@ -28,11 +28,11 @@ def write_report(path: str | os.PathLike[str], report: Report) -> Path:
     lost = {item.path: item.reason for item in evaluation.unreadable}
     body = [
         page.header(report),
-        page.pictures(report.samples, mistakes),
-        training(report.history, report.steps),
-        page.classes(evaluation, names),
+        page.pictures(report.samples, mistakes, report.unit),
+        training(report.history, report.steps, unit=report.unit),
+        page.classes(evaluation, names, report.unit),
         page.unreadable(lost, "They are in no figure here."),
-        page.unreadable(report.unreadable, "They are training images; the run left them out and went on."),
+        page.unreadable(report.unreadable, f"They are training {report.unit}; the run left them out and went on."),
         page.next_steps(report.next_steps),
         page.details("Recipe: every setting of this run", report.recipe),
         page.details("Environment", report.versions),

@@ -8,20 +8,21 @@ from mvitv2.report.charts import Curve, line_chart, percent
 Rows = Sequence[Mapping[str, Any]]
 
 
-def training(history: Rows, steps: Rows, *, per_epoch: float | None = None) -> str:
+def training(history: Rows, steps: Rows, *, per_epoch: float | None = None, unit: str = "images") -> str:
     """Loss, accuracy, learning rate and speed over the run; nothing where nothing is known.
 
     Args:
         history: Rows per epoch, of :class:`mvitv2.train.loop.Outcome`.
         steps: Lines of ``metrics.jsonl``.
         per_epoch: Steps of an epoch; ``None``: as the history says.
+        unit: What is counted, ``"images"`` or ``"clips"``.
     """
     known = per_epoch or (history[0]["step"] / history[0]["epoch"] if history else 1.0)
     cards = (
         ("Loss", _loss(history, steps, known)),
-        ("Accuracy on validation images", _accuracy(history)),
+        (f"Accuracy on validation {unit}", _accuracy(history)),
         ("Learning rate", _rate(history, steps, known)),
-        ("Images per second", _speed(steps, known)),
+        (f"{unit.capitalize()} per second", _speed(steps, known, unit)),
     )
     drawn = "".join(f'<div class="card"><h3>{name}</h3>{chart}</div>' for name, chart in cards if chart)
     return f'<section><h2>Training</h2><div class="cards two">{drawn}</div></section>' if drawn else ""
@@ -67,6 +68,6 @@ def _rate(history: Rows, steps: Rows, per_epoch: float) -> str:
     return line_chart("Learning rate by epoch", [Curve("rate", rates, "a")], x_name="epoch")
 
 
-def _speed(steps: Rows, per_epoch: float) -> str:
-    speed = [Curve("images per second", over_epochs(steps, "images_per_second", per_epoch), "a")]
-    return line_chart("Images per second by epoch", speed, x_name="epoch", low=0.0)
+def _speed(steps: Rows, per_epoch: float, unit: str) -> str:
+    speed = [Curve(f"{unit} per second", over_epochs(steps, "images_per_second", per_epoch), "a")]
+    return line_chart(f"{unit.capitalize()} per second by epoch", speed, x_name="epoch", low=0.0)

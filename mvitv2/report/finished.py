@@ -7,6 +7,7 @@ from mvitv2.core.model import MViT
 from mvitv2.report import report_on, write_report
 from mvitv2.report.live import NAME
 from mvitv2.tasks.classify import evaluate
+from mvitv2.tasks.clips import clip_dataset_for, clip_preprocessing_of
 from mvitv2.tasks.datasets import dataset_for
 from mvitv2.train.folder import read_run
 from mvitv2.train.loop import Outcome
@@ -18,7 +19,7 @@ Told = Callable[[int, int], None]
 
 
 def classified(data: str | Path, outcome: Outcome, recipe: Recipe, settings: Settings, told: Told) -> Path:
-    """The page of a classifier, on its validation images.
+    """The page of a classifier, on its validation images, or one view of each of its validation clips.
 
     Raises:
         TypeError: The weights hold something else.
@@ -26,7 +27,9 @@ def classified(data: str | Path, outcome: Outcome, recipe: Recipe, settings: Set
     model = load_model(outcome.weights)
     if not isinstance(model, MViT):
         raise TypeError(f"{outcome.weights} holds a {type(model).__name__}, expected the classifier that was trained")
-    dataset = dataset_for(model, data, "val")
+    clips = model.config.rank == len("thw")
+    dataset = (clip_dataset_for if clips else dataset_for)(model, data, "val")
+    unit, views = ("clips", f" --views {usual_views(model)}") if clips else ("images", "")
     found = evaluate(
         model,
         dataset,
@@ -42,10 +45,10 @@ def classified(data: str | Path, outcome: Outcome, recipe: Recipe, settings: Set
         found,
         title=f"{recipe.model} on {Path(data).name}",
         run=read_run(outcome.folder),
-        images="validation images, which chose the epoch",
+        images=f"validation {unit}{', which chose the epoch' if recipe.select == 'best' else ''}",
         next_steps=(
-            ("Predict your own images with this model", f"mvitv2 predict {outcome.folder} my-images/"),
-            ("Measure it on images it has not seen", f"mvitv2 eval {outcome.folder} {data} --split test"),
+            (f"Predict your own {unit} with this model", f"mvitv2 predict {outcome.folder} my-{unit}/"),
+            (f"Measure it on {unit} it has not seen", f"mvitv2 eval {outcome.folder} {data} --split test{views}"),
             ("Compare it with other runs", f"mvitv2 runs {outcome.folder.parent}"),
         ),
         unreadable=outcome.unreadable,
@@ -53,5 +56,13 @@ def classified(data: str | Path, outcome: Outcome, recipe: Recipe, settings: Set
     return write_report(outcome.folder / NAME, page)
 
 
-MAKERS: dict[str, Callable[[str | Path, Outcome, Recipe, Settings, Told], Path]] = {"classify": classified}
+def usual_views(model: MViT) -> str:
+    """How models like it are measured: several clips of a file, or several crops where a clip spans all of it."""
+    return "5x1" if clip_preprocessing_of(model).sampling_rate is not None else "1x3"
+
+
+MAKERS: dict[str, Callable[[str | Path, Outcome, Recipe, Settings, Told], Path]] = {
+    "classify": classified,
+    "video": classified,
+}
 """Who makes the last page of a task; a task without keeps the page of its curves."""

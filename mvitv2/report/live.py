@@ -30,10 +30,11 @@ class LivePage:
         folder: Of the run.
         title: Stands above the page.
         recipe: Of the run, shown in full.
+        unit: What is counted, ``"images"`` or ``"clips"``.
     """
 
-    def __init__(self, folder: Path, *, title: str, recipe: Mapping[str, Any]):
-        self.folder, self.title, self.recipe = folder, title, recipe
+    def __init__(self, folder: Path, *, title: str, recipe: Mapping[str, Any], unit: str = "images"):
+        self.folder, self.title, self.recipe, self.unit = folder, title, recipe, unit
         self.first = self.last_step = self.steps = self.epochs = 0
         self.values: Mapping[str, Any] = {}
         self.history: list[Mapping[str, Any]] = []
@@ -83,7 +84,7 @@ class LivePage:
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
         body = [
             self.header(running),
-            training(self.history, self.points, per_epoch=per_epoch),
+            training(self.history, self.points, per_epoch=per_epoch, unit=self.unit),
             f'<section><h2>Notes</h2><ul class="files">{notes}</ul></section>' if notes else "",
             details("Recipe: every setting of this run", self.recipe),
         ]
@@ -113,7 +114,7 @@ class LivePage:
         if not self.values:
             return facts
         facts["Loss"] = f"{self.values['loss']:.4f}"
-        facts["Images per second"] = f"{self.values['images_per_second']:.0f}"
+        facts[f"{self.unit.capitalize()} per second"] = f"{self.values['images_per_second']:.0f}"
         facts["Memory"] = memory(self.values)
         if running:
             spent = (time.monotonic() - self.began) / max(self.last_step - self.first, 1)

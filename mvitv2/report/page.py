@@ -23,6 +23,8 @@ class Report:
     evaluation: Evaluation
     images: str = "images"
     """What they are, to be read after their number."""
+    unit: str = "images"
+    """``"images"`` or ``"clips"``."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Short figures beside the headline: model, parameters, time."""
     history: Sequence[Mapping[str, Any]] = ()
@@ -54,7 +56,7 @@ with 95 % confidence</div>
 </div><dl class="facts">{items}</dl></header>"""
 
 
-def classes(evaluation: Evaluation, names: Sequence[str]) -> str:
+def classes(evaluation: Evaluation, names: Sequence[str], unit: str = "images") -> str:
     """Which class is taken for which, and how well each is recognised."""
     matrix = pairs = ""
     if evaluation.confusion is not None:
@@ -66,11 +68,12 @@ def classes(evaluation: Evaluation, names: Sequence[str]) -> str:
     ranked = sorted(evaluation.per_class, key=lambda c: (c.recall is None, c.recall, c.name))
     shown = ranked if len(ranked) <= 40 else ranked[:40]
     more = f'<p class="soft">The 40 weakest of {len(ranked)} classes.</p>' if len(shown) < len(ranked) else ""
-    rows = "".join(_class_row(result) for result in shown)
+    rows = "".join(_class_row(result, unit) for result in shown)
     table = (
         '<div class="card"><h3>Each class, weakest first</h3><div class="scroll"><table class="classes">'
         "<tr><th>class</th>"
-        '<th class="n">images</th><th class="n">found</th><th></th><th class="n">right when it says so</th></tr>'
+        f'<th class="n">{escape(unit)}</th><th class="n">found</th><th></th>'
+        '<th class="n">right when it says so</th></tr>'
         f"{rows}</table></div>{more}</div>"
     )
     sure = (
@@ -92,9 +95,9 @@ def _pairs(pairs: Sequence[tuple[str, str, int, int]]) -> str:
     )
 
 
-def _class_row(result: ClassResult) -> str:
+def _class_row(result: ClassResult, unit: str) -> str:
     recall, precision = result.recall, result.precision
-    found = "no images" if recall is None else percent(recall)
+    found = f"no {escape(unit)}" if recall is None else percent(recall)
     bar = f'<span class="bar"><i style="width:{100 * (recall or 0):.1f}%"></i></span>'
     said = "never said" if precision is None else percent(precision)
     return (
@@ -103,21 +106,22 @@ def _class_row(result: ClassResult) -> str:
     )
 
 
-def pictures(samples: Sequence[Sample], mistakes: int) -> str:
-    """Pictures with what the model says, mistakes first, and where it looked."""
+def pictures(samples: Sequence[Sample], mistakes: int, unit: str = "images") -> str:
+    """Pictures with what the model says, mistakes first, and where it looked; clips as strips of frames."""
     if not samples:
         return ""
     wrong = sum(not s.right for s in samples)
     told = (
-        "No mistakes on these images. "
+        f"No mistakes on these {escape(unit)}. "
         if not mistakes
         else f"{wrong} of {mistakes} mistakes, the most confident first. "
     )
-    figures = "".join(_figure(sample) for sample in samples)
+    figures, clips = "".join(_figure(sample) for sample in samples), unit == "clips"
+    where = "Some frames of each clip, from its first to its last, and below them" if clips else "Beside each picture:"
     return (
-        f'<section><h2>What it sees and says</h2><p class="soft">{told}Beside each picture: what its answer rests on, '
+        f'<section><h2>What it sees and says</h2><p class="soft">{told}{where} what its answer rests on, '
         "attention followed back through every pooling to the pixels; light is much.</p>"
-        f'<div class="samples">{figures}</div></section>'
+        f'<div class="samples{" strips" * clips}">{figures}</div></section>'
     )
 
 

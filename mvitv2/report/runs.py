@@ -20,7 +20,7 @@ def report_on(
     *,
     title: str,
     run: Mapping[str, Any] | None = None,
-    images: str = "images",
+    images: str = "",
     next_steps: tuple[tuple[str, str], ...] = (),
     unreadable: Mapping[str, str] | None = None,
 ) -> Report:
@@ -32,24 +32,25 @@ def report_on(
         evaluation: The figures.
         title: Stands above them.
         run: What :func:`mvitv2.train.folder.read_run` gives of the run that trained the model: curves, recipe, time.
-        images: What they are, to be read after their number.
+        images: What they are, to be read after their number; images or clips if not given.
         next_steps: Sentences and commands for the reader.
         unreadable: Reason by file, of training images that could not be read.
     """
     run = run or {}
-    summary = run.get("summary") or {}
+    summary, unit = run.get("summary") or {}, "clips" if model.config.rank == len("thw") else "images"
     facts = {
-        "Images": f"{evaluation.images:,}",
+        unit.capitalize(): f"{evaluation.images:,}",
         "Classes": f"{len(evaluation.per_class):,}",
         "Parameters": f"{sum(p.numel() for p in model.parameters()):,}",
-        "Image size": _size(model),
+        **_size(model),
     }
     if summary:
         facts["Training"] = seconds_spoken(summary["seconds"])
         facts["Epoch"] = f"{summary['best']['epoch']} of {summary['epochs']}"
     return Report(
         title=title,
-        images=images,
+        images=images or unit,
+        unit=unit,
         evaluation=evaluation,
         facts=facts,
         history=run.get("history", ()),
@@ -62,7 +63,10 @@ def report_on(
     )
 
 
-def _size(model: MViT) -> str:
+def _size(model: MViT) -> dict[str, str]:
     """What the model is given, in words."""
-    size = (model.card.get("preprocessing") or {}).get("size") or model.config.input_size
-    return " x ".join(str(side) for side in size)
+    record = model.card.get("preprocessing") or {}
+    size = " x ".join(str(side) for side in record.get("size") or model.config.input_size[-2:])
+    if model.config.rank == len("hw"):
+        return {"Image size": size}
+    return {"Frames": f"{record.get('num_frames') or model.config.input_size[0]} of {size}"}

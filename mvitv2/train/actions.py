@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mvitv2.core.attend import reference
 from mvitv2.core.model import MViT
 from mvitv2.data.actions.boxes import AVA_CLIPS, CroppedFrames, WholeFrames
-from mvitv2.data.actions.keyframes import ActionSample, Keyframes, action_files
+from mvitv2.data.actions.keyframes import ActionFiles, ActionSample, Keyframes, action_files
 from mvitv2.data.samples import Unreadable
 from mvitv2.data.video.transforms import ClipAugmentation
 from mvitv2.kernels import use
@@ -22,6 +22,7 @@ from mvitv2.tasks.detected import evaluate_actions
 from mvitv2.train.generators import own_generators
 from mvitv2.train.job import Job
 from mvitv2.train.objective import Loss
+from mvitv2.train.order import Order
 from mvitv2.train.recipe import Recipe
 from mvitv2.train.settings import Settings
 from mvitv2.train.start import started
@@ -85,8 +86,7 @@ def actions_job(data: str | Path, recipe: Recipe, settings: Settings) -> Job:
         ValueError: The recipe makes no such model.
     """
     preprocessing, files = clip_preprocessing(recipe), action_files(Path(data))
-    training = Keyframes(files, "train", preprocessing, CroppedFrames(preprocessing, augmentation_of(recipe)))
-    validation = Keyframes(files, "val", preprocessing, WholeFrames(preprocessing), detected=True)
+    training, validation = keyframes_of(files, recipe, preprocessing)
     names = files.classes
     with own_generators(recipe.seed):
         plain, _ = started(
@@ -112,6 +112,17 @@ def actions_job(data: str | Path, recipe: Recipe, settings: Settings) -> Job:
             "val_boxes": sum(len(f.boxes) for f in validation.frames),
         },
     )
+
+
+def keyframes_of(files: ActionFiles, recipe: Recipe, preprocessing: Preprocessing) -> tuple[Keyframes, Keyframes]:
+    """Keyframes to train on, and those to measure on: the same few where few are learnt by heart."""
+    training = Keyframes(files, "train", preprocessing, CroppedFrames(preprocessing, augmentation_of(recipe)))
+    whole = WholeFrames(preprocessing)
+    if recipe.overfit_batches is None:
+        return training, Keyframes(files, "val", preprocessing, whole, detected=True)
+    few = [key.index for key in Order(len(training), recipe.seed).keys(0)]
+    few = few[: recipe.overfit_batches * recipe.batch_size * recipe.accumulation]
+    return training.part(few), Keyframes(files, "train", preprocessing, whole).part(few)
 
 
 def augmentation_of(recipe: Recipe) -> ClipAugmentation:

@@ -13,23 +13,22 @@ from mvitv2.core.attend import reference
 from mvitv2.core.config import MViTConfig, schedule
 from mvitv2.core.grid import Grid
 from mvitv2.core.masked import MaskedMViT, nearest, pretraining, token_stride
+from mvitv2.data.device_augment import DeviceAugmentation
 from mvitv2.data.samples import Batch, collate, sample_seed
-from mvitv2.data.transforms import EvalTransform
 from mvitv2.data.video.clips import collate_clips
 from mvitv2.kernels import use
 from mvitv2.preprocessing import CHANNELS
-from mvitv2.tasks.datasets import datasets
 from mvitv2.tasks.evaluation import AUTOCAST, batches, evaluating
 from mvitv2.tasks.hog import hog_targets, num_targets
-from mvitv2.train.classification import preprocessing_for, train_transform
+from mvitv2.train.classification import images_of, on_device, preprocessing_for
 from mvitv2.train.generators import own_generators
 from mvitv2.train.job import Job
 from mvitv2.train.masking import cube_mask
-from mvitv2.train.objective import Loss
+from mvitv2.train.objective import BATCH, Loss
 from mvitv2.train.recipe import Recipe
 from mvitv2.train.settings import Settings
 from mvitv2.train.start import named_config
-from mvitv2.train.video import clip_preprocessing, clip_splits, data_facts
+from mvitv2.train.video import clip_preprocessing, clip_splits, clips_on_device, data_facts
 
 MASK = -3
 """Stands for a sample's index in the seed of a batch's masks."""
@@ -47,11 +46,12 @@ def maskfeat_job(data: str | Path, recipe: Recipe, settings: Settings) -> Job:
         raise ValueError(f"weights={recipe.weights!r}: MaskFeat's pre-training starts from fresh weights; leave it out")
     if named_config(recipe).rank == len("thw"):
         preprocessing = clip_preprocessing(recipe)
-        found = clip_splits(data, recipe, preprocessing)
+        found, augment = clip_splits(data, recipe, preprocessing), clips_on_device(recipe, preprocessing)
     else:
         preprocessing = preprocessing_for(recipe, {})
-        transforms = {"train": train_transform(recipe, preprocessing), "val": EvalTransform(preprocessing)}
-        found = datasets(data, transforms, need=("train", "val"))
+        augment = on_device(recipe, preprocessing)
+        training, validation, _ = images_of(data, recipe, preprocessing)
+        found = {"train": training, "val": validation}
     frames = {} if preprocessing.num_frames is None else {"num_frames": preprocessing.num_frames}
     size = (recipe.img_size, recipe.img_size)
     config = pretraining(
@@ -63,8 +63,8 @@ def maskfeat_job(data: str | Path, recipe: Recipe, settings: Settings) -> Job:
     return Job(
         model=model,
         dataset=found["train"],
-        objective=MaskFeat(masks),
-        order=found["train"].order,
+        objective=MaskFeat(masks, augment),
+        order=None if recipe.overfit_batches else found["train"].order,
         collate=collate if config.rank == len("hw") else collate_clips,
         measure=measure_on(found["val"], masks, recipe, settings),
         metric="explained",
@@ -105,15 +105,18 @@ class MaskFeat:
 
     Args:
         masks: What is hidden.
+        augment: Done to every batch first, on its device.
     """
 
-    def __init__(self, masks: Masks):
-        self.masks = masks
+    def __init__(self, masks: Masks, augment: DeviceAugmentation | None = None):
+        self.masks, self.augment = masks, augment
 
     def __call__(self, model: nn.Module, batch: Batch, place: int) -> Loss:
         """The loss of a batch, times its samples."""
-        count = len(batch.images)
-        told, truth = hidden(model, batch.images, self.masks(count, place, batch.images.device), self.masks.config)
+        pixels, count = batch.images, len(batch.images)
+        if self.augment is not None:
+            pixels = self.augment(pixels, seed=sample_seed(self.masks.seed, place, BATCH))
+        told, truth = hidden(model, pixels, self.masks(count, place, pixels.device), self.masks.config)
         return Loss(F.mse_loss(told, truth) * count, count)
 
 

@@ -6,19 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from mvitv2.data.video.clips import TrainingClips, ViewedClips, collate_clips
+from mvitv2.data.video.device import DeviceClipAugmentation
 from mvitv2.data.video.open import open_clips
 from mvitv2.data.video.sampling import Sampling
-from mvitv2.data.video.transforms import ClipAugmentation, EvalClip, TrainClip
+from mvitv2.data.video.transforms import ClipAugmentation, CropClip, EvalClip, TrainClip
 from mvitv2.preprocessing import CHANNELS, Preprocessing
 from mvitv2.train.classification import fingerprint, measure_on
 from mvitv2.train.generators import own_generators
 from mvitv2.train.job import Job
 from mvitv2.train.objective import Classification
+from mvitv2.train.overfit import Part, few_batches
 from mvitv2.train.recipe import Recipe
 from mvitv2.train.settings import Settings
 from mvitv2.train.start import named_config, started
 from mvitv2.weights.card import stored_preprocessing, usual_clips
 from mvitv2.weights.opened import open_weights
+
+CLIP_KINDS = ("published", "device", "none")
+"""Of ``augmentation.kind``."""
 
 
 def video_job(data: str | Path, recipe: Recipe, settings: Settings) -> Job:
@@ -26,6 +31,7 @@ def video_job(data: str | Path, recipe: Recipe, settings: Settings) -> Job:
     preprocessing = clip_preprocessing(recipe)
     found = clip_splits(data, recipe, preprocessing)
     names, training = list(found["train"].class_names), found["train"]
+    augment = clips_on_device(recipe, preprocessing)
     with own_generators(recipe.seed):
         model, _ = started(
             recipe,
@@ -36,9 +42,9 @@ def video_job(data: str | Path, recipe: Recipe, settings: Settings) -> Job:
     return Job(
         model=model,
         dataset=training,
-        objective=Classification(recipe, len(names), training.labels),
+        objective=Classification(recipe, len(names), training.labels, augment=augment),
         labels=training.labels,
-        order=training.order,
+        order=None if recipe.overfit_batches else training.order,
         collate=collate_clips,
         measure=measure_on(found["val"], recipe, settings),
         card={
@@ -51,14 +57,21 @@ def video_job(data: str | Path, recipe: Recipe, settings: Settings) -> Job:
 
 
 def clip_splits(data: str | Path, recipe: Recipe, preprocessing: Preprocessing) -> dict[str, Any]:
-    """Training clips at random, validation clips at the middle; a clip that cannot be read is counted and named."""
+    """Training clips at random, validation clips at the middle; a clip that cannot be read is counted and named.
+
+    Where a few batches are learnt by heart, both are these: drawn as training draws them, and their middle.
+    """
     sampling = Sampling.of(preprocessing)
     changed, repeats = train_clip(recipe, preprocessing)
     makers: dict[str, Callable[[Any], Any]] = {
         "train": lambda index: TrainingClips(index, sampling, changed, repeats=repeats, on_error="skip"),
         "val": lambda index: ViewedClips(index, sampling, EvalClip(preprocessing), on_error="skip"),
     }
-    return dict(open_clips(data, makers, need=("train", "val")))
+    found: dict[str, Any] = dict(open_clips(data, makers, need=("train", "val")))
+    if recipe.overfit_batches is None:
+        return found
+    few, middle = few_batches(found["train"], recipe), makers["val"](found["train"].index)
+    return {"train": Part(found["train"], few), "val": Part(middle, few)}
 
 
 def train_clip(recipe: Recipe, preprocessing: Preprocessing) -> tuple[Callable[..., Any], int]:
@@ -67,18 +80,38 @@ def train_clip(recipe: Recipe, preprocessing: Preprocessing) -> tuple[Callable[.
     Raises:
         ValueError: The fields of ``recipe.augmentation`` are not those of its kind.
     """
-    fields = {name: value for name, value in recipe.augmentation.items() if name not in ("kind", "repeats")}
     kind, repeats = recipe.augmentation["kind"], int(recipe.augmentation.get("repeats", 1))
-    if kind not in ("published", "none"):
-        raise ValueError(f"augmentation.kind={kind!r} is of pictures; of clips use 'published' or 'none'")
-    if kind == "none" and fields:
-        raise ValueError(f"augmentation of kind 'none' has no fields {sorted(fields)}")
+    if kind not in CLIP_KINDS:
+        raise ValueError(f"augmentation.kind={kind!r} is of pictures; of clips use one of {', '.join(CLIP_KINDS)}")
     if kind == "none":
+        if fields := sorted(set(recipe.augmentation) - {"kind", "repeats"}):
+            raise ValueError(f"augmentation of kind 'none' has no fields {fields}")
         return FirstView(preprocessing), repeats
+    return (TrainClip if kind == "published" else CropClip)(preprocessing, clip_augmentation(recipe)), repeats
+
+
+def clip_augmentation(recipe: Recipe) -> ClipAugmentation:
+    """The fields of ``recipe.augmentation`` that say how a clip is changed.
+
+    Raises:
+        ValueError: There are others.
+    """
+    fields = {name: value for name, value in recipe.augmentation.items() if name not in ("kind", "repeats")}
     try:
-        return TrainClip(preprocessing, ClipAugmentation(**fields)), repeats
+        return ClipAugmentation(**fields)
     except TypeError as error:
         raise ValueError(f"augmentation of clips has no such field: {error}") from error
+
+
+def clips_on_device(recipe: Recipe, preprocessing: Preprocessing) -> DeviceClipAugmentation | None:
+    """What is left to be done to batches on their device; ``None`` where loading processes do everything.
+
+    Raises:
+        ValueError: The policy is not RandAugment.
+    """
+    if recipe.augmentation["kind"] != "device":
+        return None
+    return DeviceClipAugmentation(preprocessing, clip_augmentation(recipe))
 
 
 class FirstView(EvalClip):

@@ -1,7 +1,10 @@
 """Clips from the command line: trained, killed, measured, predicted, drawn, pre-trained, with actions in boxes."""
 
+import base64
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("av", reason="clips are read by PyAV: the extra video")
 
@@ -68,6 +72,32 @@ def test_training_writes_a_model_of_clips(run: Path) -> None:
     assert isinstance(model, MViT)
     assert (model.card["classes"], model.card["preprocessing"]["num_frames"]) == (["left", "right"], 4)
     assert json.loads((run / "summary.json").read_text())["data"]["train_images"] == 12
+
+
+def test_the_page_of_the_run_tells_of_clips(run: Path) -> None:
+    """Curves, confusion and every clip as a strip of frames, its file named; nothing on it speaks of images."""
+    page = (run / "report.html").read_text()
+    for part in ("of 6 validation clips", "What is taken for what", "Clips per second", "4 of 24 x 24", "Environment"):
+        assert part in page
+    assert "Accuracy on validation clips" in page
+    assert f"mvitv2 eval {run}" in page
+    assert "--views 5x1" in page
+    assert page.count('<figure class="sample') == 6
+    assert "right.mp4" not in page
+    assert re.search(r'<span class="file">\d\.mp4</span>', page)
+    words = re.sub(r"<style>.*?</style>|<[^>]*>|images_per_second|train_images|val_images", "", page, flags=re.S)
+    assert "image" not in words.lower().replace("image/", "").partition("recipe: every setting")[0]
+    strips = [Image.open(io.BytesIO(base64.b64decode(found))) for found in re.findall(r"base64,([^\"]+)", page)]
+    assert {strip.size for strip in strips} == {(4 * 112, 112)}
+
+
+def test_an_evaluation_writes_a_page_too(run: Path, clips: Path, tmp_path: Path) -> None:
+    words = ["--views", "2x1", "--workers", "0", "--scores", str(tmp_path / "scores")]
+    assert main(["eval", str(run), str(clips), *words, "--report", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "of 6 clips" in page
+    assert "2x1" in page
+    assert page.count('<figure class="sample') == 6
 
 
 def child(*words: str) -> subprocess.Popen[bytes]:

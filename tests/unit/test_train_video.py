@@ -15,8 +15,9 @@ from mvitv2.core.model import MViT
 from mvitv2.data.samples import Batch, SampleKey
 from mvitv2.preprocessing import IMAGENET, KINETICS, KINETICS_32X3, KINETICS_L, SSV2_B, SSV2_L, SSV2_S
 from mvitv2.train.clip_recipes import CLIP_RECIPES
-from mvitv2.train.jobs import job_for
+from mvitv2.train.jobs import job_for, train
 from mvitv2.train.mixing import Mixing
+from mvitv2.train.progress import Together, silent
 from mvitv2.train.recipe import Recipe, overridden
 from mvitv2.train.recipes import recipe
 from mvitv2.train.settings import Settings
@@ -25,6 +26,7 @@ from mvitv2.train.video import clip_preprocessing, train_clip
 from mvitv2.weights.save import save_weights
 from tests import films, tiny
 from tests.e2e.test_video import TINY
+from tests.unit.test_trackers import Killed, Killer
 
 
 def small(**changes: Any) -> Recipe:
@@ -119,13 +121,83 @@ def test_a_job_of_clips(tmp_path: Path) -> None:
 
 def test_kinds_of_augmentation() -> None:
     record = clip_preprocessing(small())
-    with pytest.raises(ValueError, match="'shift' is of pictures; of clips use"):
+    with pytest.raises(ValueError, match="'shift' is of pictures; of clips use one of published, device, none"):
         train_clip(small(augmentation={"kind": "shift"}), record)
     with pytest.raises(ValueError, match="augmentation of clips has no such field"):
         train_clip(small(augmentation={"kind": "published", "colour": 1}), record)
     plain, repeats = train_clip(small(augmentation={"kind": "none"}), record)
     assert repeats == 1
     assert plain(torch.zeros(4, 3, 30, 40, dtype=torch.uint8)).shape == (3, 4, 24, 24)
+
+
+def on_device(**changes: Any) -> Recipe:
+    fields = {"kind": "device", "policy": "rand-m7-n2", "erase_probability": 0.5, "flip": 0.0, "repeats": 2}
+    return small(augmentation=fields, batch_size=2, epochs=2, **changes)
+
+
+def test_clips_are_augmented_where_the_model_is(tmp_path: Path) -> None:
+    """Loading crops, the objective does the rest to the batch; a run that was stopped goes on exactly."""
+    pytest.importorskip("torchvision", reason="its RandAugment works on tensors: the extra train")
+    data = films.two_classes(tmp_path / "data", [("train", 3), ("val", 1)])
+    job = job_for(data, on_device(), Settings(output=tmp_path / "run"))
+    batch = job.collate([job.dataset[SampleKey(i, i)] for i in (0, 4)])
+    assert isinstance(batch, Batch)
+    assert (batch.images.dtype, tuple(batch.images.shape)) == (torch.uint8, (4, 3, 4, 24, 24))
+    assert batch.labels.tolist() == [0, 0, 1, 1]
+    losses = [float(job.objective(job.model.eval(), batch, place).total.detach()) for place in (0, 0, 1)]
+    assert losses[0] == losses[1] != losses[2]
+    whole = train(data, on_device(), Settings(output=tmp_path / "whole"))
+    with pytest.raises(Killed):
+        train(data, on_device(), Settings(output=tmp_path / "cut", save_steps=1), Together(silent(), Killer(4)))
+    again = train(data, on_device(), Settings(output=tmp_path / "cut"))
+    first, second = (torch.load(folder.folder / "last.pt")["model"] for folder in (whole, again))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_pretraining_has_its_clips_normalised_where_the_model_is(tmp_path: Path) -> None:
+    """With nothing to draw but crops, the loss is that of clips prepared by loading processes, up to whole levels."""
+    data = films.two_classes(tmp_path / "data", [("train", 1), ("val", 1)])
+    fields = {"policy": None, "erase_probability": 0.0, "flip": 0.0, "scale": (0.9, 1.0)}
+    stages = {**TINY["stages"], "depths": (1, 1, 1), "expand_in": "mlp"}
+    shape = {"stages": stages, "img_size": 32, "preprocessing": {**TINY["preprocessing"], "size": (32, 32)}}
+    found = []
+    for kind in ("published", "device"):
+        made = overridden(recipe("maskfeat_s"), {**TINY, **shape, "augmentation": {"kind": kind, **fields}})
+        job = job_for(data, made, Settings(output=tmp_path / "run"))
+        batch = job.collate([job.dataset[SampleKey(i, i)] for i in (0, 1)])
+        found.append(float(job.objective(job.model.eval(), batch, 0).total.detach()))
+    assert found[0] == pytest.approx(found[1], rel=0.02)
+
+
+def test_what_is_not_done_where_the_model_is(tmp_path: Path) -> None:
+    data = films.two_classes(tmp_path / "data", [("train", 1), ("val", 1)])
+    for fields, part in (({"policy": "augmix-m5"}, "not done on the device"), ({"neighbours": 2}, "no such field")):
+        with pytest.raises(ValueError, match=part):
+            job_for(data, small(augmentation={"kind": "device", **fields}), Settings(output=tmp_path / "run"))
+
+
+def test_a_few_clips_are_learnt_by_heart(tmp_path: Path) -> None:
+    data = films.two_classes(tmp_path / "data", [("train", 4), ("val", 1)])
+    made = small(overfit_batches=1, batch_size=3, augmentation={"kind": "none"})
+    job = job_for(data, made, Settings(output=tmp_path / "run"))
+    assert len(job.dataset) == 3
+    told: list[tuple[int, int]] = []
+    assert "top1" in job.measure(job.model, lambda done, total: told.append((done, total)))
+    assert told[-1] == (3, 3)
+    stages = {**TINY["stages"], "depths": (1, 1, 1), "expand_in": "mlp"}
+    pre = overridden(recipe("maskfeat_s"), {**TINY, "stages": stages, "overfit_batches": 1, "batch_size": 3})
+    assert len(job_for(data, pre, Settings(output=tmp_path / "run")).dataset) == 3
+
+
+def test_a_few_keyframes_are_learnt_by_heart(tmp_path: Path) -> None:
+    from tests.unit.test_ava import ava
+
+    made = overridden(recipe("ava"), {**TINY, "overfit_batches": 1, "batch_size": 1})
+    job = job_for(ava(tmp_path), made, Settings(output=tmp_path / "run"))
+    assert (job.data["train_images"], job.data["val_images"]) == (1, 1)
+    told: list[int] = []
+    assert set(job.measure(job.model, lambda done, total: told.append(total))) == {"map"}
+    assert set(told) == {1}
 
 
 @pytest.mark.parametrize("fields", [{"mixup": 0.8, "cutmix": 0.0}, {"mixup": 0.0, "cutmix": 1.0}])
@@ -160,6 +232,12 @@ def test_recipes_are_found_by_what_is_typed(tmp_path: Path) -> None:
     assert found(weights=str(path))[:2] == ("clips_fine_tune", "video")
     image = save_weights(tiny.model(tiny.image()), tmp_path / "image.safetensors")
     assert found(weights=str(image))[:2] == ("fine_tune", "classify")
+    small = chosen_recipe(Options(data="clips", recipe="clips_small", set=("augmentation.kind=device",)))
+    assert small.augmentation == {**recipe("clips_small").augmentation, "kind": "device"}  # flips stay off
+    heart = chosen_recipe(Options(data="clips", recipe="clips_small", overfit_batches=2))
+    assert (heart.augmentation, heart.overfit_batches) == ({"kind": "none"}, 2)
+    boxes = chosen_recipe(Options(data="ava", task="actions", overfit_batches=2))
+    assert boxes.augmentation == {"kind": "published", "flip": 0.0}
     made = chosen_recipe(Options(data="clips", model="mvitv2_s_16x4", num_frames=8, sampling_rate=2))
     assert (clip_preprocessing(made).num_frames, clip_preprocessing(made).sampling_rate) == (8, 2)
 

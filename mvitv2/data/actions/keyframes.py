@@ -1,5 +1,6 @@
 """Clips around AVA's keyframes, with boxes and their actions."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +169,14 @@ class Keyframes(Dataset[Any]):
         except ImageError as error:
             return Unreadable(int(index), f"{path} at {frame.second:g} s", error.reason)
         return ActionSample(pixels, boxes, self.answers(frame), int(index))
+
+    def part(self, indices: Sequence[int]) -> "Keyframes":
+        """Some of the keyframes; what is true is theirs alone as well."""
+        few = copy.copy(self)
+        few.frames = [self.frames[index] for index in indices]
+        keys = {frame.key for frame in few.frames}
+        few.truth = [frame for frame in self.truth if frame.key in keys]
+        return few
 
     def answers(self, frame: Keyframe) -> Tensor:
         """``(K, classes)``: 1 where a box does an action."""
