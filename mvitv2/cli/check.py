@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from tyro.conf import Positional, arg
 
@@ -15,7 +15,6 @@ from mvitv2.cli.words import Maybe
 if TYPE_CHECKING:
     from mvitv2.data.findings import Limits, Report
     from mvitv2.data.preflight import Examined, Told
-    from mvitv2.data.video.sampling import Sampling
 
 EXAMPLES = """\
   mvitv2 check photos                                # a folder with train/ and val/
@@ -24,15 +23,18 @@ EXAMPLES = """\
   mvitv2 check "shards/train-{000..146}.tar,shards/val-{000..006}.tar" --json report.json
   mvitv2 check hf:food101 --html report.html
   mvitv2 check coco --show 16                        # boxes and masks: COCO, LVIS, lines of one's own
-  mvitv2 check clips --show 8 --frames 16 --rate 4   # video files; every frame of each is decoded
+  mvitv2 check clips --show 8 --recipe ssv2_s        # video files; every frame of each is decoded
 Exit code 0: clean; 1: training cannot start; 3: warnings alone.
 """
+T = TypeVar("T")
 SHOWN = 3
 """Examples under a finding."""
 CLASSES = 30
 """Classes that are listed; of more, the largest and the smallest."""
 BAR = 30
 """Characters of the longest bar."""
+OfRecipe = Annotated[T | None, arg(help_behavior_hint="(default: the recipe's)")]
+"""A field that the recipe decides where it is not given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +55,9 @@ class Options:
     """Draw so many samples as training sees them, beside what they were made of."""
     output: Path = Path("sheet.png")
     """File of that sheet."""
-    recipe: str = "imagenet_t"
-    """Whose augmentation the sheet shows: a name of `mvitv2 recipes`; clips are shown with Kinetics' own."""
+    recipe: Annotated[str | None, arg(help_behavior_hint="(default: imagenet_t, k400_s for clips)")] = None
+    """Whose augmentation the sheet shows, and whose frames clips must have: a name of `mvitv2 recipes`, or the
+    recipe.json of a run."""
     img_size: Maybe[int] = None
     """Side of the pictures on the sheet, where it is not to be the recipe's."""
     seed: int = 0
@@ -63,9 +66,9 @@ class Options:
     """Threads that read pictures."""
     cache: bool = True
     """Remember what was seen, for as long as no file changes."""
-    frames: int = 16
+    frames: OfRecipe[int] = None
     """Of clips: how many frames the model is given; shorter ones are told."""
-    rate: Maybe[int] = 4
+    rate: OfRecipe[int | Literal["none"]] = None
     """Of clips: how far apart these are, at 30 a second; none: equal parts of the whole."""
     quick: bool = False
     """Of clips: decode four frames of each, and not all."""
@@ -122,17 +125,19 @@ def looked_at(options: Options, told: "Told") -> "tuple[Examined[Any], Report]":
     Raises:
         ValueError: Options that data of boxes has no use for.
     """
+    from mvitv2.cli.sheets import clip_record
     from mvitv2.data.detection.open import is_detection
     from mvitv2.data.preflight import examine, report_on
     from mvitv2.data.video.preflight import examine_clips, holds_clips, report_on_clips
+    from mvitv2.data.video.sampling import Sampling
 
     common = {"need": options.need, "threads": options.workers, "cached": options.cache, "on_progress": told}
     given = {name: getattr(options, name) for name in READING}
     boxed = options.task == "detect" or (options.task == "auto" and is_detection(options.data))
     if options.task == "video" or (options.task == "auto" and not boxed and holds_clips(options.data)):
-        common.pop("cached")  # every look decodes again
+        wanted = Sampling.of(clip_record(options))  # before hours are spent on decoding
         clips = examine_clips(options.data, every_frame=not options.quick, **common, **given)
-        return clips, report_on_clips(clips, limits(options), sampling(options))
+        return clips, report_on_clips(clips, limits(options), wanted)
     if not boxed:
         examined = examine(options.data, **common, **given)
         return examined, report_on(examined, limits(options))
@@ -143,13 +148,6 @@ def looked_at(options: Options, told: "Told") -> "tuple[Examined[Any], Report]":
         raise ValueError(f"{', '.join(useless)} are of no use for boxes; leave them out, or say --task classify")
     boxes = examine_detection(options.data, data_root=options.data_root, **common)
     return boxes, report_on_boxes(boxes, limits(options))
-
-
-def sampling(options: Options) -> "Sampling":
-    """Which frames of a clip a model is given."""
-    from mvitv2.data.video.sampling import Sampling
-
-    return Sampling(options.frames, options.rate, 30.0 if options.rate is not None else None)
 
 
 def limits(options: Options) -> "Limits":
@@ -180,42 +178,13 @@ def write(options: Options, examined: "Examined[Any]", report: "Report") -> None
         with replacing(options.html) as temporary:
             temporary.write_text(page(examined, report), encoding="utf-8")
     if options.show:
+        from mvitv2.cli.sheets import drawn
+
         picture = drawn(options, examined)
         with replacing(options.output) as temporary:
             picture.save(temporary, format="PNG")
         if options.json != "-":
             print(f"{options.output}: {options.show} samples as training sees them")
-
-
-def drawn(options: Options, examined: "Examined[Any]"):
-    """The sheet of the first split, which is that of training where there is one."""
-    from mvitv2.data.detection.dataset import DetectionImages
-
-    dataset = next(iter(examined.datasets.values()))
-    if isinstance(dataset, DetectionImages):
-        from mvitv2.data.detection.augment import MultiScale
-        from mvitv2.data.detection.sheet import detection_sheet
-        from mvitv2.train.detection import train_transform as scene_transform
-        from mvitv2.train.recipes import recipe
-
-        own = recipe(options.recipe)
-        how = MultiScale() if own.task == "classify" else scene_transform(own, {})
-        return detection_sheet(dataset, how, count=options.show, seed=options.seed)
-    from mvitv2.data.sheet import sheet
-    from mvitv2.data.video.preflight import SeenClips
-    from mvitv2.data.video.sheet import clip_sheet
-    from mvitv2.train.classification import preprocessing_for, train_transform
-    from mvitv2.train.recipe import overridden
-    from mvitv2.train.recipes import recipe
-
-    chosen = recipe(options.recipe)
-    if options.img_size is not None:
-        chosen = overridden(chosen, {"img_size": options.img_size})
-    preprocessing = preprocessing_for(chosen, {})
-    if isinstance(dataset, SeenClips):
-        return clip_sheet(dataset.files, sampling(options), preprocessing, count=options.show, seed=options.seed)
-    transform = train_transform(chosen, preprocessing)
-    return sheet(dataset, transform, preprocessing, count=options.show, seed=options.seed)
 
 
 def lines(report: "Report") -> Iterator[str]:

@@ -76,6 +76,10 @@ class Traits(NamedTuple):
     """As Pillow calls it."""
     mode: str
     """Pillow's mode, with ``+alpha`` where parts are transparent by a palette or a colour key."""
+    frames: int = 1
+    """More than one where a clip is looked at as a picture of some of its frames."""
+    fps: float = 0.0
+    """Of such a clip; 0 where nothing says it."""
 
 
 def read_image(

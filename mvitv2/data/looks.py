@@ -1,6 +1,6 @@
 """What one look at every picture of a data set tells: content, size, colours, and a thumbnail to know it again by.
 
-The columns of a whole data set take about 250 bytes a picture, and are kept between runs for as long as no file
+The columns of a whole data set take about 260 bytes a picture, and are kept between runs for as long as no file
 changes its name, size or time.
 """
 
@@ -31,7 +31,7 @@ DIGEST, THUMB = 16, 8 * 8 * 3
 
 _SMALL = (72, 64)
 """Whole multiples of the 9 x 8 points of the difference hash and of the 8 x 8 of the thumbnail."""
-_VERSION = 1
+_VERSION = 2
 _CHUNK = 32  # pictures a thread is given at a time
 _KEPT = 64  # data sets remembered
 _LEVELS = np.arange(256) / 255
@@ -54,6 +54,9 @@ class Look(NamedTuple):
     """Per channel, of values in 0..1."""
     square: tuple[float, ...]
     """Mean of their squares."""
+    frames: int = 1
+    fps: float = 0.0
+    """Of a clip; see :class:`mvitv2.data.images.Traits`."""
 
 
 @dataclass
@@ -72,6 +75,10 @@ class Looks:
     """``(N, 2, 3)`` float32: mean and mean square per channel."""
     codes: np.ndarray
     """``(N,)`` int32: which of ``kinds``."""
+    frames: np.ndarray
+    """``(N,)`` int32: of clips."""
+    fps: np.ndarray
+    """``(N,)`` float32: of clips."""
     kinds: list[str]
     faults: dict[int, str]
     """Why a picture cannot be read, by index."""
@@ -86,6 +93,8 @@ class Looks:
             np.zeros((count, 2), np.int32),
             np.zeros((count, 2, 3), np.float32),
             np.zeros(count, np.int32),
+            np.zeros(count, np.int32),
+            np.zeros(count, np.float32),
             [],
             {},
         )
@@ -110,6 +119,7 @@ class Looks:
         self.sizes[index] = found.size
         self.moments[index] = (found.mean, found.square)
         self.codes[index] = self.kinds.index(found.kind)
+        self.frames[index], self.fps[index] = found.frames, found.fps
 
 
 def look(dataset: Pictures, index: int) -> Look | str:
@@ -131,7 +141,8 @@ def look(dataset: Pictures, index: int) -> Look | str:
         return error.reason
     except OSError as error:  # the disk gives out while the checksum is made
         return f"cannot be read ({error.strerror or error})"
-    return described(image, digest[:DIGEST], f"{traits.format} {traits.mode}")
+    seen = described(image, digest[:DIGEST], f"{traits.format} {traits.mode}")
+    return seen._replace(frames=traits.frames, fps=traits.fps)
 
 
 def _folder_digest(folder: Path) -> bytes:
@@ -205,7 +216,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_ARRAYS = ("digests", "hashes", "thumbs", "sizes", "moments", "codes")
+_ARRAYS = ("digests", "hashes", "thumbs", "sizes", "moments", "codes", "frames", "fps")
 
 
 def _keep(place: Path, found: Looks) -> None:

@@ -4,13 +4,22 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mvitv2.cli.__main__ import main
-from mvitv2.data.video.preflight import holds_clips
+from mvitv2.data.video.preflight import SeenClips, holds_clips
+from mvitv2.train.recipes import recipe
 from tests.clips import write_clip
 
 pytest.importorskip("av", reason="needs PyAV, the extra video")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of its own."""
+    monkeypatch.setenv("MVITV2_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -47,6 +56,60 @@ def test_what_is_wrong_with_clips_is_found(clips, tmp_path, capsys):
 def test_a_quick_look_sees_the_frames_it_decodes_alone(clips, capsys):
     assert main(["check", str(clips), "--quick", "--frames", "4", "--rate", "1", "--workers", "1"]) == 3
     assert "leaked" in capsys.readouterr().out
+
+
+def test_what_was_seen_of_clips_is_kept_until_one_changes(clips, monkeypatch, capsys):
+    """Frames that are too few are told of clips that are not decoded again; a quick look stands for itself alone."""
+    words = ["check", str(clips), "--workers", "1", "--json", "-"]
+    assert main(words) == 3
+    first = capsys.readouterr().out
+    assert {"short", "leak-same"} <= {finding["kind"] for finding in json.loads(first)["findings"]}
+    decoded: list[bool] = []
+    seen = SeenClips._seen
+    monkeypatch.setattr(SeenClips, "_seen", lambda *given, **how: (decoded.append(True), seen(*given, **how))[1])
+    assert main(words) == 3
+    assert capsys.readouterr().out == first and not decoded
+    assert main([*words, "--quick"]) == 3
+    assert len(decoded) == 10
+    assert json.loads(capsys.readouterr().out)["splits"]["train"]["unreadable"] < 2
+    decoded.clear()
+    (clips / "val" / "cat" / "again.mp4").unlink()
+    assert main(words) == 3
+    assert len(decoded) == 2 and "leak-same" not in capsys.readouterr().out
+
+
+def test_a_folder_of_frames_is_looked_at_again_where_one_of_them_changes(tmp_path, capsys):
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            for number in range(8):
+                folder = tmp_path / "clips" / split / name / "first"
+                folder.mkdir(parents=True, exist_ok=True)
+                level = 20 * number + 7 * len(split) + (3 if name == "cat" else 90)
+                Image.new("RGB", (64, 48), (level % 256, 30, 90)).save(folder / f"{number:05}.jpg")
+    words = ["check", str(tmp_path / "clips"), "--task", "video", "--workers", "1", "--json", "-"]
+    main(words)
+    assert json.loads(capsys.readouterr().out)["splits"]["train"]["unreadable"] == 0
+    (tmp_path / "clips" / "train" / "cat" / "first" / "00003.jpg").write_bytes(b"")
+    main(words)
+    assert json.loads(capsys.readouterr().out)["splits"]["train"]["unreadable"] == 1
+
+
+@pytest.mark.parametrize("kind", ["published", "device"])
+def test_the_sheet_shows_the_recipe_in_use(clips, tmp_path, capsys, kind):
+    """Nothing but a crop of the size the clip has: what training sees is what is there, up to its compression."""
+    plain = {"kind": kind, "jitter": [32, 32], "flip": 0.0, "policy": None, "erase_probability": 0.0}
+    fields = {"preprocessing": {"size": [32, 32], "resize": 32, "num_frames": 4, "sampling_rate": 1}, "img_size": 32}
+    made = {**recipe("clips_small").to_dict(), "augmentation": plain, **fields}
+    (tmp_path / "recipe.json").write_text(json.dumps(made))
+    words = ["check", str(clips), "--quick", "--workers", "1", "--show", "1", "--output", str(tmp_path / "sheet.png")]
+    assert main([*words, "--recipe", str(tmp_path / "recipe.json")]) == 3
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"), np.float32)
+    side = (sheet.shape[1] - 3 * 6) // 2
+    left, right = sheet[30:-12, 6 : 6 + side], sheet[30:-12, 12 + side : 12 + 2 * side]
+    assert np.abs(left.mean((0, 1)) - right.mean((0, 1))).max() < 25
+    capsys.readouterr()
+    assert main([*words, "--recipe", "imagenet_t"]) == 2
+    assert "--recipe imagenet_t: task 'classify' is not of clips" in capsys.readouterr().err
 
 
 def test_clips_are_known_by_the_names_of_their_files(clips, tmp_path):

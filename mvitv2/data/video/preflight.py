@@ -18,8 +18,8 @@ from PIL import Image
 from mvitv2.data.findings import KEPT, WARNING, Finding, Limits, Report, plural
 from mvitv2.data.forms import FolderForm, ListForm, ShardForm
 from mvitv2.data.images import ImageSource, Traits
-from mvitv2.data.labelled import DataError, Labelled, LabelledImages
-from mvitv2.data.looks import looks
+from mvitv2.data.labelled import DataError, Labelled, LabelledImages, file_stamp
+from mvitv2.data.looks import Looks, looks
 from mvitv2.data.open import Spec
 from mvitv2.data.preflight import ALONE, Examined, Told, report_on
 from mvitv2.data.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, walk
@@ -35,11 +35,7 @@ _SNIFFED = 64
 
 
 class SeenClips(LabelledImages):
-    """Clips as the pictures of four of their frames, for a look at them.
-
-    Attributes:
-        infos: What is known of each clip that was looked at.
-    """
+    """Clips as the pictures of four of their frames, for a look at them."""
 
     def __init__(self, files: Labelled, *, every_frame: bool = True) -> None:
         """Stand on a data set of files.
@@ -53,7 +49,6 @@ class SeenClips(LabelledImages):
         self.labels = files.labels
         self.name_classes(files.classes, files.class_names)
         self.notes = files.notes
-        self.infos: dict[int, ClipInfo] = {}
 
     def __str__(self) -> str:
         return str(self.files)
@@ -67,8 +62,10 @@ class SeenClips(LabelledImages):
         return self.files.source(index)
 
     def stamp(self, index: int) -> str:
-        """Changes when the file of a clip does."""
-        return self.files.stamp(index)
+        """Changes when the file of a clip does, or one in its folder; another one where not all frames are decoded."""
+        path = self.path(index)
+        inside = sorted(path.iterdir()) if path.is_dir() else []
+        return "\n".join([f"every frame: {self.every_frame}", self.files.stamp(index), *map(file_stamp, inside)])
 
     def read(self, index: int) -> Image.Image:
         """Four frames of a clip as one picture of its size."""
@@ -77,8 +74,7 @@ class SeenClips(LabelledImages):
     def look(self, source: ImageSource, index: int) -> tuple[Image.Image, Traits]:
         """The same, once the whole clip is known to decode."""
         picture, info = self._seen(source, index, every_frame=self.every_frame)
-        self.infos[index] = info
-        return picture, Traits(info.codec, "RGB")
+        return picture, Traits(info.codec, "RGB", info.frames, info.fps)
 
     def _seen(self, source: ClipSource, index: int, *, every_frame: bool) -> tuple[Image.Image, ClipInfo]:
         """Four frames as one picture, and what is known of the clip."""
@@ -130,11 +126,21 @@ def examine_clips(
     *,
     need: Sequence[str] = ("train", "val"),
     threads: int | None = None,
+    cached: bool = True,
     every_frame: bool = True,
     on_progress: Told | None = None,
     **options: Any,
 ) -> Examined:
     """Open the clips as training does, or else as much of them as can be opened, and look at all.
+
+    Args:
+        spec: In any form of :mod:`mvitv2.data.video.open`.
+        need: Splits without which training cannot start.
+        threads: That decode at a time; ``None``: one per core.
+        cached: Use what was seen before of files that have not changed since.
+        every_frame: Decode all of a clip, not four frames alone.
+        on_progress: Told what is being done.
+        **options: Fields of :class:`mvitv2.data.forms.Reading`.
 
     Raises:
         DataError: Not one split can be opened.
@@ -148,7 +154,7 @@ def examine_clips(
             if on_progress is not None:
                 on_progress(split, done, total)
 
-        seen[split] = looks(dataset, threads=threads, cached=False, on_progress=told)
+        seen[split] = looks(dataset, threads=threads, cached=cached, on_progress=told)
     data = os.fspath(spec) if isinstance(spec, str | os.PathLike) else str(spec)
     return Examined(str(data), datasets, seen, refused)
 
@@ -184,18 +190,22 @@ def _alone(files: Labelled) -> LabelledClips:
 def report_on_clips(examined: Examined, limits: Limits, sampling: Sampling) -> Report:
     """What a look at some clips tells, with those that are shorter than a model's clips."""
     report = report_on(examined, limits)
-    short = [finding for split, data in examined.datasets.items() for finding in found_short(split, data, sampling)]
+    short = [
+        finding
+        for split, data in examined.datasets.items()
+        for finding in found_short(split, data, examined.looks[split], sampling)
+    ]
     findings = tuple(replace(finding, text=_worded(finding.text)) for finding in report.findings)
     return replace(report, findings=(*findings, *short))
 
 
-def found_short(split: str, dataset: LabelledImages, sampling: Sampling) -> list[Finding]:
+def found_short(split: str, dataset: LabelledImages, seen: Looks, sampling: Sampling) -> list[Finding]:
     """The clips of one split whose last frame would be repeated."""
-    infos = dataset.infos if isinstance(dataset, SeenClips) else {}
-    short = {index: info for index, info in sorted(infos.items()) if info.frames < needed(sampling, info.fps)}
+    places = np.flatnonzero(seen.readable).tolist()
+    short = [place for place in places if seen.frames[place] < needed(sampling, float(seen.fps[place]))]
     if not short:
         return []
-    names = [f"{dataset.path(index)}: {info.frames} frames" for index, info in list(short.items())[:KEPT]]
+    names = [f"{dataset.path(place)}: {seen.frames[place]} frames" for place in short[:KEPT]]
     rate = "" if sampling.rate is None else f" {sampling.rate} apart"
     text = (
         f"{plural(len(short), 'clip')} of {split} shorter than {sampling.num_frames} frames{rate}; frames are repeated"

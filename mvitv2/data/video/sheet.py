@@ -11,9 +11,9 @@ from mvitv2.data.labelled import DataError, Labelled
 from mvitv2.data.samples import sample_seed, seeded
 from mvitv2.data.sheet import chosen, fitted, laid_out
 from mvitv2.data.transforms import denormalised
-from mvitv2.data.video.clips import TrainingClips
+from mvitv2.data.video.clips import FramesTransform, TrainingClips
 from mvitv2.data.video.sampling import Sampling
-from mvitv2.data.video.transforms import ClipAugmentation, EvalClip, TrainClip
+from mvitv2.data.video.transforms import EvalClip, TrainClip
 from mvitv2.preprocessing import KINETICS, Preprocessing
 
 _SHOWN = 4  # frames of a clip
@@ -24,7 +24,7 @@ def clip_sheet(
     sampling: Sampling,
     preprocessing: Preprocessing = KINETICS,
     *,
-    augmentation: ClipAugmentation | None = None,
+    transform: FramesTransform | None = None,
     count: int = 8,
     seed: int = 0,
 ) -> Image.Image:
@@ -34,7 +34,7 @@ def clip_sheet(
         files: Where clips lie.
         sampling: Which frames are taken.
         preprocessing: Size and statistics.
-        augmentation: What training does; ``None``: Kinetics' recipe.
+        transform: What training does to frames; gives ``(C, T, H, W)``. ``None``: Kinetics' recipe.
         count: Clips.
         seed: Which clips and frames, and how they are augmented.
 
@@ -45,7 +45,7 @@ def clip_sheet(
     if count < 1:
         raise ValueError(f"count={count} must be at least 1")
     record = replace(preprocessing, num_frames=sampling.num_frames)
-    train = TrainClip(record, augmentation or ClipAugmentation())
+    train = transform or TrainClip(record)
     raw, plain = TrainingClips(files, sampling), EvalClip(record)
     cells = []
     for place, index in enumerate(chosen(files, count, seed)):
