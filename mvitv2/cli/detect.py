@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from mvitv2.cli import eval as eval_command
     from mvitv2.core.model import MViT
+    from mvitv2.data.detection.dataset import DetectionImages
     from mvitv2.preprocessing import Preprocessing
     from mvitv2.tasks.detect.config import Selection
     from mvitv2.tasks.detect.detector import Detector
@@ -88,8 +89,6 @@ def evaluated(options: "eval_command.Options", model: "Detector", device: "devic
     from mvitv2.data.splits import WHOLE
     from mvitv2.tasks.detect_evaluation import evaluate_detector
 
-    if options.report is not None:
-        raise UsageError("--report is for classifiers; `mvitv2 check DATA --show 16` shows boxes")
     resize = resize_of(preprocessing_of(options, model))
     masks = None if options.task == "auto" and model.config.masks else options.task == "segment"
     names = model.card.get("classes") or None
@@ -98,10 +97,11 @@ def evaluated(options: "eval_command.Options", model: "Detector", device: "devic
     dataset = found.get(options.split) or found.get(WHOLE)
     if dataset is None:
         raise UsageError(f"{options.data} has no boxes of {options.split}; --split train or test?")
+    dataset = dataset.whole(resize)
     with counter("measuring") if processes.leads else nullcontext() as told:
         measure = evaluate_detector(
             model,
-            dataset.whole(resize),
+            dataset,
             batch_size=min(options.batch_size, 8),
             workers=options.workers,
             device=device,
@@ -112,7 +112,27 @@ def evaluated(options: "eval_command.Options", model: "Detector", device: "devic
         )
     if processes.leads:
         tell(options, measure)
+        if options.report is not None:
+            write_page(options, model, dataset, measure)
     return 0
+
+
+def write_page(
+    options: "eval_command.Options", model: "Detector", dataset: "DetectionImages", measure: "DetectionEvaluation"
+) -> None:
+    """The HTML page, with the curves of the run where MODEL is one; and where it is."""
+    from mvitv2.report.objects import report_on_detector, write_objects_report
+    from mvitv2.train.folder import read_run
+
+    page = report_on_detector(
+        model,
+        dataset,
+        measure,
+        title=f"{options.model} on {Path(options.data).name}",
+        run=read_run(Path(options.model)) if Path(options.model).is_dir() else None,
+        images=f"images ({options.split})",
+    )
+    print(f"report: {write_objects_report(str(options.report), page)}", file=sys.stderr)
 
 
 def tell(options: "eval_command.Options", measure: "DetectionEvaluation") -> None:

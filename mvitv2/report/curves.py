@@ -9,7 +9,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def training(history: Rows, steps: Rows, *, per_epoch: float | None = None, unit: str = "images") -> str:
-    """Loss, accuracy, learning rate and speed over the run; nothing where nothing is known.
+    """Loss, accuracy or precision, learning rate and speed over the run; nothing where nothing is known.
 
     Args:
         history: Rows per epoch, of :class:`mvitv2.train.loop.Outcome`.
@@ -21,6 +21,7 @@ def training(history: Rows, steps: Rows, *, per_epoch: float | None = None, unit
     cards = (
         ("Loss", _loss(history, steps, known)),
         (f"Accuracy on validation {unit}", _accuracy(history)),
+        (f"Average precision on validation {unit}", _precision(history)),
         ("Learning rate", _rate(history, steps, known)),
         (f"{unit.capitalize()} per second", _speed(steps, known, unit)),
     )
@@ -60,6 +61,20 @@ def _accuracy(history: Rows) -> str:
         x_name="epoch",
         spoken=percent,
         top=1.0,
+    )
+
+
+def _precision(history: Rows) -> str:
+    return line_chart(
+        "Average precision by epoch",
+        [
+            Curve("boxes", by_epoch(history, "box_ap"), "b", marks=True),
+            Curve("masks", by_epoch(history, "mask_ap"), "a", marks=True),
+            Curve("boxes without averaging", by_epoch(history, "raw_box_ap"), "faint"),
+        ],
+        x_name="epoch",
+        spoken=lambda value: f"{100 * value:.1f}",
+        low=0.0,
     )
 
 

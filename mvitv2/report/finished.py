@@ -6,9 +6,14 @@ from pathlib import Path
 from mvitv2.core.model import MViT
 from mvitv2.report import report_on, write_report
 from mvitv2.report.live import NAME
+from mvitv2.report.objects import report_on_detector, write_objects_report
 from mvitv2.tasks.classify import evaluate
 from mvitv2.tasks.clips import clip_dataset_for, clip_preprocessing_of
 from mvitv2.tasks.datasets import dataset_for
+from mvitv2.tasks.detect.detector import Detector
+from mvitv2.tasks.detect_evaluation import evaluate_detector
+from mvitv2.tasks.detect_prediction import detector_preprocessing
+from mvitv2.train.detection import images_of
 from mvitv2.train.folder import read_run
 from mvitv2.train.loop import Outcome
 from mvitv2.train.recipe import Recipe
@@ -61,8 +66,46 @@ def usual_views(model: MViT) -> str:
     return "5x1" if clip_preprocessing_of(model).sampling_rate is not None else "1x3"
 
 
+def detected(data: str | Path, outcome: Outcome, recipe: Recipe, settings: Settings, told: Told) -> Path:
+    """The page of a detector, on its validation images.
+
+    Raises:
+        TypeError: The weights hold something else.
+    """
+    model = load_model(outcome.weights)
+    if not isinstance(model, Detector):
+        raise TypeError(f"{outcome.weights} holds a {type(model).__name__}, expected the detector that was trained")
+    dataset = images_of(data, recipe, detector_preprocessing(model))[1]
+    found = evaluate_detector(
+        model,
+        dataset,
+        batch_size=recipe.batch_size,
+        workers=settings.workers,
+        device=settings.device,
+        precision=recipe.precision,
+        on_batch=told,
+    )
+    page = report_on_detector(
+        model,
+        dataset,
+        found,
+        title=f"{recipe.model} on {Path(data).name}",
+        run=read_run(outcome.folder),
+        images="validation images" + (", which chose the epoch" if recipe.select == "best" else ""),
+        next_steps=(
+            ("Find objects in your own pictures and films", f"mvitv2 predict {outcome.folder} my-images/ --save seen"),
+            ("Measure it on images it has not seen", f"mvitv2 eval {outcome.folder} {data} --split test"),
+            ("Compare it with other runs", f"mvitv2 runs {outcome.folder.parent}"),
+        ),
+        unreadable=outcome.unreadable,
+    )
+    return write_objects_report(outcome.folder / NAME, page)
+
+
 MAKERS: dict[str, Callable[[str | Path, Outcome, Recipe, Settings, Told], Path]] = {
     "classify": classified,
     "video": classified,
+    "detect": detected,
+    "segment": detected,
 }
 """Who makes the last page of a task; a task without keeps the page of its curves."""

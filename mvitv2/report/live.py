@@ -20,6 +20,8 @@ AGAIN = 10
 """Seconds after which a browser reads the page again."""
 MOST_POINTS = 2000
 """Steps that are kept; above it neighbours become one."""
+BEST = {"top1": "Best top-1", "box_ap": "Best box AP", "mask_ap": "Best mask AP"}
+"""What is told beside how far the run is, by the figure of the epochs."""
 DRAWN = ("step", "loss", "lr", "images_per_second")
 
 
@@ -109,8 +111,9 @@ class LivePage:
     def facts(self, running: bool) -> dict[str, str]:
         """Short figures."""
         facts = {"Epoch": f"{min(len(self.history) + 1, self.epochs)} of {self.epochs}"}
-        if best := max((row["top1"] for row in self.history if "top1" in row), default=None):
-            facts["Best top-1"] = f"{100 * best:.2f} %"
+        for metric, name in BEST.items():
+            if best := max((row[metric] for row in self.history if metric in row), default=None):
+                facts[name] = f"{100 * best:.2f}" + (" %" if metric == "top1" else "")
         if not self.values:
             return facts
         facts["Loss"] = f"{self.values['loss']:.4f}"

@@ -102,6 +102,21 @@ def test_evaluation(run, capsys, tmp_path):
     assert json.loads(capsys.readouterr().out)["mask"] is None
 
 
+def test_reports(run, capsys, tmp_path):
+    """The last page of a run, and that of an evaluation, with the run's curves."""
+    data, page = str(run.parent / "boxes"), tmp_path / "r.html"
+    words = ["train", data, "--task", "segment", "--epochs", "1", "--output", str(run), *TINY]
+    assert main([word for word in words if word != "--no-report"]) == 0
+    assert f"report: {run / 'report.html'}" in capsys.readouterr().out
+    last = (run / "report.html").read_text()
+    assert "What to do next" in last and "validation images" in last
+    assert main(["eval", str(run), data, "--report", str(page), "-j", "0"]) == 0
+    assert f"report: {page}" in capsys.readouterr().err
+    for text in (last, page.read_text()):
+        assert text.count("data:image/") == 4 and "Average precision by epoch" in text and "<td>disc</td>" in text
+        assert "box AP</small>" in text and "masks AP" in text and "stages" in text and "Environment" in text
+
+
 def test_prediction(run, capsys, tmp_path):
     picture = str(run.parent / "boxes/val/0.png")
     words = ["--min-score", "0.0", "--max-detections", "3", "-j", "0"]
