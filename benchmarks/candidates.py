@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -12,9 +13,10 @@ from mvitv2.extras import MissingExtra, required
 from mvitv2.kernels import BACKENDS, Graphed, optimize_for_inference, runs_here
 from mvitv2.models import create_model
 
-from .cases import HIERA, TIMM, TORCHVISION, Case
+from .cases import HIERA, PYTORCHVIDEO, TIMM, TORCHVISION, Case
 
 Step = Callable[[], object]
+PEERS = (("timm", TIMM), ("torchvision", TORCHVISION), ("pytorchvideo", PYTORCHVIDEO))
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def candidates(case: Case) -> list[Candidate]:
     if case.by_windows:
         return ours
     peers: list[Candidate] = []
-    for library, names in (("timm", TIMM), ("torchvision", TORCHVISION)):
+    for library, names in PEERS:
         if case.variant in names:
             for compiled in (False, True):
                 name = f"{library}, compiled" if compiled else library
@@ -99,6 +101,8 @@ def peer(library: str, name: str, case: Case) -> nn.Module:
     Raises:
         Unfit: The library is not installed.
     """
+    if library == "pytorchvideo":
+        return _of_pytorchvideo(name)
     try:
         module: Any = required("torchvision.models" if library == "torchvision" else library, extra="train")
     except MissingExtra as error:
@@ -106,6 +110,19 @@ def peer(library: str, name: str, case: Case) -> nn.Module:
     if library == "timm":
         return module.create_model(name)
     return module.get_model(name)
+
+
+def _of_pytorchvideo(name: str) -> nn.Module:
+    """A model of a library that no extra brings: its last release is of 2022, and half of it fails to import.
+
+    Raises:
+        Unfit: It is not installed.
+    """
+    try:
+        hub: Any = import_module("pytorchvideo.models.hub.vision_transformers")
+    except ImportError as error:
+        raise Unfit(f"pytorchvideo cannot be imported ({error}); pip install pytorchvideo") from error
+    return getattr(hub, name)(pretrained=False)
 
 
 def _peer(case: Case, library: str, name: str, compiled: bool, device: str) -> Step:
@@ -141,8 +158,8 @@ def _train(model: nn.Module, called: nn.Module, pixels: Tensor, autocast: Callab
 
 
 def source(case: Case) -> nn.Module:
-    """The peers' model that engines convert: timm's or torchvision's, in float32 and eval mode."""
-    for library, names in (("timm", TIMM), ("torchvision", TORCHVISION)):
+    """The peers' model that engines convert, in float32 and eval mode."""
+    for library, names in PEERS:
         if case.variant in names:
             return peer(library, names[case.variant], case).eval()
     raise Unfit(f"no peer has {case.variant}")

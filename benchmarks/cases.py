@@ -6,6 +6,8 @@ from typing import Literal
 Precision = Literal["float32", "bfloat16", "autocast"]
 TIMM = {"mvitv2_t": "mvitv2_tiny", "mvitv2_s": "mvitv2_small", "mvitv2_b": "mvitv2_base", "mvitv2_l": "mvitv2_large"}
 TORCHVISION = {"mvitv2_s_16x4": "mvit_v2_s"}
+PYTORCHVIDEO = {"mvitv1_b_16x4": "mvit_base_16x4"}
+"""It has no MViTv2; its models are those of the first MViT."""
 HIERA = {"mvitv2_t": "hiera_tiny_224", "mvitv2_s": "hiera_small_224", "mvitv2_b": "hiera_base_224"}
 """Of about the same size, for context: another architecture, never the peer of a ratio."""
 
@@ -77,10 +79,18 @@ GPU = (
 DETECTION = tuple(Case(f"mvitv2_{size}_det", 1, LARGE, dtype=d) for size in "tb" for d in ("float32", "bfloat16"))
 """Backbones of detectors at the size that the ViTDet project tests at: position terms as a matrix of queries by keys
 (``reference``, ``masked``) against what makes none (``folded``, ``cpp``, ``triton``, ``auto``)."""
+VIDEO = (
+    *(Case("mvitv2_s_16x4", 1, CLIP, dtype=d) for d in ("float32", "bfloat16", "autocast")),
+    *(Case("mvitv2_s_16x4", 2, CLIP, dtype=d, trains=True) for d in ("float32", "autocast")),
+    Case("mvitv1_b_16x4", 1, CLIP),
+    Case("mvitv1_b_16x4", 2, CLIP, trains=True),
+)
+"""Clips: torchvision's model of MViTv2, and pytorchvideo's of MViT where it is installed."""
 SETS: dict[str, tuple[Case, ...]] = {
     "quick": QUICK,
     "main": MAIN,
     "full": FULL,
     "gpu": GPU,
     "detection": DETECTION,
+    "video": VIDEO,
 }

@@ -20,8 +20,9 @@ CHECKOUT = Path(__file__).parents[2]
 class Options:
     """What to measure, and how."""
 
-    set: Literal["quick", "main", "full", "gpu", "detection"] = "quick"
-    """Which settings: two small ones, those of the README, all for a CPU, all for a GPU, backbones of detectors."""
+    set: Literal["quick", "main", "full", "gpu", "detection", "video"] = "quick"
+    """Which settings: two small ones, those of the README, all for a CPU, all for a GPU, backbones of detectors, models
+    of clips in both directions."""
     case: str = ""
     """Only settings whose name this pattern finds, as "float32 inference"."""
     only: str = ""

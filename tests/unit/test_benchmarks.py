@@ -65,6 +65,20 @@ def test_a_missing_peer_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> N
         openvino.step("cpu")
 
 
+def test_clips_are_measured_beside_the_peers_in_both_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pytorchvideo", None)
+    found: set[tuple[str, bool]] = set()
+    for case in SETS["video"]:
+        names = {candidate.name: candidate for candidate in candidates(case)}
+        peer = "torchvision" if case.variant == "mvitv2_s_16x4" else "pytorchvideo"
+        found.add((peer, case.trains))
+        assert {peer, f"{peer}, compiled", "mvitv2 auto"} <= set(names)
+        if peer == "pytorchvideo":
+            with pytest.raises(Unfit, match="pip install pytorchvideo"):
+                names[peer].step("cpu")
+    assert found == {(peer, trains) for peer in ("torchvision", "pytorchvideo") for trains in (False, True)}
+
+
 def test_a_backbone_counts_its_operations() -> None:
     large = Case("mvitv2_t", 1, (3, 224, 224))
     assert operations(large) / 2e9 == pytest.approx(4.7, rel=0.05)  # multiply-adds in the paper's table 2
