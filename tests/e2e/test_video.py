@@ -164,6 +164,37 @@ def test_seconds_of_a_long_clip(run: Path, tmp_path: Path, capsys: pytest.Captur
         assert abs(float(drawn.times[-1]) - 4.6) < 0.01
 
 
+HELD = """
+import sys
+from pathlib import Path
+from mvitv2.cli.__main__ import main
+
+status = main(sys.argv[1:])
+held = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(held.split()[1], file=sys.stderr)
+sys.exit(status)
+"""
+"""A command, and the most KiB that its process held; ``ru_maxrss`` would also count what its parent held."""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peaks are read from Linux's /proc")
+def test_memory_does_not_grow_with_the_length_of_a_clip(run: Path, tmp_path: Path) -> None:
+    """Ten minutes take no more than one: streamed, their seconds told, drawn as a chart and on the film itself.
+
+    Kept frames would take 40 MiB, kept windows 16.
+    """
+    peaks = []
+    for seconds in (60, 600):
+        frames = films.moving_square(True, frames=20, size=(96, 128))[np.arange(2 * seconds) % 20]
+        film = films.write_film(tmp_path / f"{seconds}.mp4", frames, fps=2)
+        words = ["predict", str(run), str(film), "--format", "json", "--timeline", str(tmp_path / "seen")]
+        done = subprocess.run([sys.executable, "-c", HELD, *words], capture_output=True, text=True, check=True)
+        assert len(json.loads(done.stdout)[0]["seconds"]) == seconds
+        peaks.append(int(done.stderr.split()[-1]) / 1024)
+        assert (tmp_path / "seen" / f"{seconds}.mp4").stat().st_size > 1000
+    assert peaks[1] - peaks[0] < 8, f"{peaks} MiB"
+
+
 def test_what_is_no_clip_is_told(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"nothing")
     assert main(["predict", str(run), str(tmp_path / "bad.mp4"), str(tmp_path / "gone.mp4")]) == 1
