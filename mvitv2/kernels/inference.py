@@ -12,15 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mvitv2.core.attention import MultiScaleAttention, SeparateAttention
+from mvitv2.core.attention import MultiScaleAttention, PoolFirstAttention
 from mvitv2.core.grid import Grid, over_grid
 from mvitv2.core.layers import MLP
-from mvitv2.core.model import MultiScaleBlock, Tokens
+from mvitv2.core.model import MultiScaleBlock, PatchEmbed, Tokens
 
 from . import cpp
+from .cpp.remembered import remember
 from .linear import Linear
 
 Model = TypeVar("Model", bound=nn.Module)
+CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 def optimize_for_inference(model: Model, *, dtype: torch.dtype | None = None) -> Model:
@@ -46,7 +48,10 @@ def optimize_for_inference(model: Model, *, dtype: torch.dtype | None = None) ->
         if isinstance(module, MLP) and type(module.act) is nn.GELU and module.act.approximate == "none":
             cast(PackedLinear, module.fc1).activation = "gelu"
             module.add_module("act", nn.Identity())
+    remember(twin)
     for module in twin.modules():
+        if isinstance(module, PatchEmbed):  # tokens then lie side by side
+            module.to(memory_format=CHANNELS_LAST[module.rank])
         if type(module) is MultiScaleBlock and fuses(module):
             module.__class__ = FusedBlock
             cast(FusedBlock, module).move_first_norm()
@@ -119,16 +124,24 @@ class PackedLinear(nn.Linear):
 
     def by_tiles(self, x: Tensor, extras: Extras) -> Tensor:
         """The same by the matrix units."""
-        operators, norm = torch.ops.mvitv2_cpu, extras.norm
-        if self.packed is None:
-            self.packed = operators.tile_pack(self.weight.detach())
-            self.shift = None if self.bias is None else self.bias.detach().float()
-        given = (x, self.packed, self.shift, self.out_features, self.activation == "gelu", extras.residual)
+        given = (x, *self.tiles(), self.out_features, self.activation == "gelu", extras.residual)
+        norm = extras.norm
         if norm is None:
-            return operators.tile_linear(*given, None, None, 0.0)
+            return torch.ops.mvitv2_cpu.tile_linear(*given, None, None, 0.0)
+        return torch.ops.mvitv2_cpu.tile_linear(*given, *self.vectors(norm), norm.eps)
+
+    def tiles(self) -> tuple[Tensor, Tensor | None]:
+        """The weight as the matrix units read it, and the bias; made once."""
+        if self.packed is None:
+            self.packed = torch.ops.mvitv2_cpu.tile_pack(self.weight.detach())
+            self.shift = None if self.bias is None else self.bias.detach().float()
+        return self.packed, self.shift
+
+    def vectors(self, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+        """Scale and offset of the norm before, in float32; made once."""
         if self.affine is None:
             self.affine = norm.weight.detach().float(), norm.bias.detach().float()
-        return operators.tile_linear(*given, *self.affine, norm.eps)
+        return self.affine
 
     def suits(self, x: Tensor) -> bool:
         """Whether packed weights multiply this: on a CPU, of the weight's precision, with no gradient asked for."""
@@ -173,7 +186,7 @@ class FusedBlock(MultiScaleBlock):
     def move_first_norm(self) -> None:
         """Leave the norm before attention to its first products, where attention begins with products."""
         attn = cast(MultiScaleAttention, self.attn)
-        self.first_norm_moved = type(attn) in (MultiScaleAttention, SeparateAttention)
+        self.first_norm_moved = not isinstance(attn, PoolFirstAttention)
         for name in ("qkv", "q", "k", "v") if self.first_norm_moved else ():
             if isinstance(layer := getattr(attn, name, None), PackedLinear):
                 layer.before = (cast(nn.LayerNorm, self.norm1),)
@@ -195,10 +208,19 @@ class FusedBlock(MultiScaleBlock):
         y, grid = attn.run(attn, x if self.first_norm_moved else self.norm1(x), grid)
         x = cast(PackedLinear, attn.proj).product(y, Extras(residual=skip))
 
-        fc1, fc2 = cast(PackedLinear, self.mlp.fc1), cast(PackedLinear, self.mlp.fc2)
         skip = self.widened(x, self.norm2) if spec.dim_out != spec.dim_attn else x
-        hidden = fc1.product(x, Extras(norm=cast(nn.LayerNorm, self.norm2)))
-        return fc2.product(hidden, Extras(residual=skip)), grid
+        return self.mlp_product(x, skip), grid
+
+    def mlp_product(self, x: Tensor, skip: Tensor) -> Tensor:
+        """``(B, L, dim_attn)`` through norm and MLP, added to the shortcut ``(B, L, dim_out)``."""
+        fc1, fc2 = cast(PackedLinear, self.mlp.fc1), cast(PackedLinear, self.mlp.fc2)
+        norm = cast(nn.LayerNorm, self.norm2)
+        if not (cpp.has_tiles() and fc1.suits(x) and fc2.suits(x)):
+            return fc2.product(fc1.product(x, Extras(norm=norm)), Extras(residual=skip))
+        first, last = fc1.tiles(), fc2.tiles()
+        return torch.ops.mvitv2_cpu.tile_mlp(
+            x, *first, fc1.out_features, *last, fc2.out_features, skip, *fc1.vectors(norm), norm.eps
+        )
 
     def widened(self, x: Tensor, norm: nn.Module) -> Tensor:
         """The shortcut where channels double."""

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mvitv2.kernels import optimize_for_inference
+from mvitv2.kernels.cpp.remembered import Remembering, RememberingAttention
 from mvitv2.kernels.inference import FusedBlock, PackedLinear
 from mvitv2.models import create_model
 
@@ -88,6 +89,23 @@ def test_the_copy_is_for_inference_alone() -> None:
     model, pixels = small("mvitv2_t")
     with pytest.raises(RuntimeError, match=r"call eval\(\), or train the original"):
         optimize_for_inference(model).train()(pixels)
+
+
+def test_what_is_remembered_follows_size_and_weights() -> None:
+    """Rows of positions and weights of poolings are kept per size, until other weights come."""
+    model, pixels = small("mvitv2_t")
+    fast, larger = optimize_for_inference(model), torch.randn(1, 3, 96, 64)
+    attention = next(m for m in fast.modules() if isinstance(m, RememberingAttention))
+    for given in (pixels, larger, pixels):
+        torch.testing.assert_close(fast(given), model.eval()(given), rtol=0, atol=1e-5)
+    assert len(attention.made) == 4  # two axes of two sizes
+    other, _ = small("mvitv2_t")
+    with torch.no_grad():
+        for name, value in other.named_parameters():
+            value.add_(0.5 if "rel_pos" in name or "pool" in name else 0)
+    fast.load_state_dict(other.state_dict())
+    torch.testing.assert_close(fast(larger), other.eval()(larger), rtol=0, atol=1e-5)
+    assert not any(m.made for m in pickle.loads(pickle.dumps(fast)).modules() if isinstance(m, Remembering))
 
 
 def test_norms_are_read_where_products_begin_with_them() -> None:

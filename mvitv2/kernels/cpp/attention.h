@@ -206,44 +206,6 @@ struct PairProducts {
   }
 };
 
-#ifdef __AMX_BF16__
-
-// The same by the matrix units.
-template <typename T>
-struct TileProducts {
-  static constexpr int P = PARTS<T>;
-  const Attention& a;
-  const int64_t wide, deep;  // steps of channels and of keys
-  Units units;
-  TileBuffer keys, values, left;
-
-  explicit TileProducts(const Attention& attention)
-      : a(attention), wide(steps(a.channels)), deep(steps(a.keys)), keys(tiled_size(a.keys, a.channels, P)),
-        values(tiled_size(a.channels, a.keys, P)), left(2 * std::max(wide, deep) * P * TILE_SIZE) {}
-
-  void enter(const T* k, int64_t k_row, const T* v, int64_t v_row) {
-    pack<Side::right, P>(Matrix<T>{k, k_row, 1, a.keys, a.channels}, keys.data());
-    pack<Side::right, P>(Matrix<T>{v, 1, v_row, a.channels, a.keys}, values.data());
-  }
-
-  void logits(const T* q, int64_t q_row, int64_t rows, float* to) {
-    pack<Side::left, P>(Matrix<T>{q, q_row, 1, rows, a.channels}, left.data());
-    multiplied(keys.data(), wide, a.columns(), to);
-  }
-
-  void mix(const float* weights, int64_t rows, float* to) {
-    pack<Side::left, P>(Matrix<float>{weights, a.columns(), 1, rows, a.keys}, left.data());
-    multiplied(values.data(), deep, a.width(), to);
-  }
-
-  void multiplied(const BF16* right, int64_t depth, int64_t columns, float* to) {
-    for (int64_t j = 0; j < columns; j += BLOCK, right += 2 * depth * P * TILE_SIZE)
-      block_product<P>(left.data(), right, depth, to + j, columns);
-  }
-};
-
-#endif
-
 template <typename T, typename Products>
 struct AttentionForward {
   const Attention& a;
@@ -294,11 +256,11 @@ struct AttentionForward {
   }
 };
 
-template <typename T, typename Products>
+template <typename Pass>
 void attention_tiles(const Attention& a, const std::array<at::Tensor, 6>& in, at::Tensor& out, at::Tensor& lse) {
   const int64_t pairs = a.batch * a.heads, tiles = (a.queries + TILE - 1) / TILE;
   at::parallel_for(0, pairs * tiles, std::max<int64_t>(1, tiles / 4), [&](int64_t begin, int64_t end) {
-    AttentionForward<T, Products> pass(a, in, out, lse);
+    Pass pass(a, in, out, lse);
     for (int64_t i = begin; i < end; i++) {
       const int64_t b = i / tiles / a.heads, h = i / tiles % a.heads;
       if (i == begin || i % tiles == 0) pass.enter(b, h);
@@ -308,13 +270,10 @@ void attention_tiles(const Attention& a, const std::array<at::Tensor, 6>& in, at
 }
 
 template <typename T>
-void attention_forward(const Attention& a, const std::array<at::Tensor, 6>& in, at::Tensor& out, at::Tensor& lse) {
-#ifdef __AMX_BF16__
-  if (tiles_work()) return attention_tiles<T, TileProducts<T>>(a, in, out, lse);
-#endif
+void attention_by_vectors(const Attention& a, const std::array<at::Tensor, 6>& in, at::Tensor& out, at::Tensor& lse) {
   if constexpr (std::is_same_v<T, BF16>)
-    if (PairProducts::suits(a, in[1].stride(2))) return attention_tiles<T, PairProducts>(a, in, out, lse);
-  attention_tiles<T, Products<T>>(a, in, out, lse);
+    if (PairProducts::suits(a, in[1].stride(2))) return attention_tiles<AttentionForward<T, PairProducts>>(a, in, out, lse);
+  attention_tiles<AttentionForward<T, Products<T>>>(a, in, out, lse);
 }
 
 }  // namespace mvitv2

@@ -10,6 +10,7 @@ from mvitv2.core.grid import Grid, Layer, num_prefix, pooled
 from mvitv2.core.layers import pool_then_norm
 
 from .operators import has_tiles, load
+from .remembered import RememberingPool, pool_vectors
 
 AXES = 3
 DTYPES = (torch.float32, torch.bfloat16)
@@ -80,8 +81,7 @@ def pool_tokens(x: Tensor, grid: Grid, pool: Layer | None, norm: Layer | None) -
     num_prefix(x, grid)
     kernel, stride, padding = pool.kernel_size, pool.stride, tuple(int(n) for n in pool.padding)
     ones, zeros = (1,) * (AXES - len(grid)), (0,) * (AXES - len(grid))
-    weight = pool.weight.float().flatten(1).t()
-    affine = norm.weight.float(), norm.bias.float()
+    vectors = pool.vectors(norm) if isinstance(pool, RememberingPool) else pool_vectors(pool, norm)
     sizes = (ones + grid, ones + kernel, ones + stride, zeros + padding)
-    y = torch.ops.mvitv2_cpu.pool_norm(x.transpose(1, 2), weight, *affine, *sizes, norm.eps)
+    y = torch.ops.mvitv2_cpu.pool_norm(x.transpose(1, 2), *vectors, *sizes, norm.eps)
     return y.transpose(1, 2), pooled(grid, kernel, stride, padding)

@@ -1,32 +1,15 @@
-// The operators as PyTorch knows them: names, checks, and the choice between float32 and bfloat16.
+// The operators as PyTorch knows them: names and checks.
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
-#include "attention.h"
 #include "attention_backward.h"
-#include "linear.h"
+#include "attention_units.h"
 #include "max_pool.h"
-#include "pooling.h"
-#include "terms.h"
+#include "pooling_lines.h"
+#include "tile_operators.h"
 
 namespace mvitv2 {
 namespace {
-
-using at::Tensor;
-using Ints = at::IntArrayRef;
-using Maybe = std::optional<Tensor>;
-
-template <typename Launch>
-void dispatch(const Tensor& x, Launch launch) {
-  TORCH_CHECK(x.device().is_cpu(), "mvitv2: the C++ operators are for the CPU, got a tensor on ", x.device());
-  if (x.scalar_type() == at::kFloat) return launch(float());
-  TORCH_CHECK(x.scalar_type() == at::kBFloat16, "mvitv2: the C++ operators take float32 and bfloat16, got ",
-              x.scalar_type());
-  launch(BF16());
-}
-
-// Channels side by side, which is all that the kernels ask.
-Tensor dense_channels(const Tensor& x) { return x.stride(-1) == 1 && !x.is_conj() ? x : x.contiguous(); }
 
 Pooling pooling(const Tensor& x, const Tensor& weight, Ints grid, Ints kernel, Ints stride, Ints padding, double eps) {
   Pooling p;
@@ -50,7 +33,10 @@ Tensor pool_norm(const Tensor& x, const Tensor& weight, const Tensor& gamma, con
   const Pooling p = pooling(from, weight, grid, kernel, stride, padding, eps);
   Tensor out = at::empty({x.size(0), p.tokens(), x.size(2), x.size(3)}, x.options());
   const Affine affine(p, weight.contiguous(), gamma.contiguous(), beta.contiguous());
-  dispatch(x, [&](auto zero) { pool_forward<decltype(zero)>(p, from, affine, out); });
+  dispatch(x, [&](auto zero) {
+    using T = decltype(zero);
+    by_lines(p) ? pool_lines<T>(p, from, affine, out) : pool_forward<T>(p, from, affine, out);
+  });
   return out;
 }
 
@@ -141,121 +127,6 @@ std::string instructions() {
   return W == 16 ? "AVX512" : W == 8 ? "AVX2" : "no vectors";
 }
 
-void check_tiles() { TORCH_CHECK(tiles_work(), "mvitv2: this processor has no matrix units (AMX) that this process may use"); }
-
-#ifdef __AMX_BF16__
-
-template <typename T>
-Matrix<T> matrix(const Tensor& x) {
-  return {x.const_data_ptr<T>(), x.stride(0), x.stride(1), x.size(0), x.size(1)};
-}
-
-// One of the strides is 1, as tiles are packed from.
-Tensor packable(const Tensor& x) { return x.stride(0) == 1 || x.stride(1) == 1 ? x : x.contiguous(); }
-
-// The right side of products: (N, K), where products sum over K, as tiles.
-template <typename T>
-Tensor packed_right(const Tensor& given, int parts) {
-  const Tensor from = packable(given);
-  Tensor to = at::empty({tiled_size(from.size(0), from.size(1), parts)}, from.options().dtype(at::kBFloat16));
-  BF16* tiles = to.data_ptr<BF16>();
-  if constexpr (std::is_same_v<T, float>)
-    if (parts == 3) return pack_in_parallel<Side::right, 3>(matrix<T>(from), tiles), to;
-  return pack_in_parallel<Side::right, 1>(matrix<T>(from), tiles), to;
-}
-
-Tensor tile_pack(const Tensor& weight) {
-  check_tiles();
-  Tensor to;
-  dispatch(weight, [&](auto zero) { to = packed_right<decltype(zero)>(weight, PARTS<decltype(zero)>); });
-  return to;
-}
-
-// Rows (M, K) times tiles of (N, K), to rows (M, N).
-template <typename T>
-void multiply_rows(const Tensor& given, const Norm& norm, const Tensor& tiles, int parts, const Finish<T>& finish) {
-  const Tensor rows = packable(given);
-  const BF16* right = tiles.const_data_ptr<BF16>();
-  dispatch(rows, [&](auto zero) {
-    using S = decltype(zero);
-    if constexpr (std::is_same_v<S, float>)
-      if (parts == 3) return tile_product<3>(matrix<float>(rows), norm, right, finish);
-    tile_product<1>(matrix<S>(rows), norm, right, finish);
-  });
-}
-
-Tensor floats(const Maybe& x) { return x ? x->to(at::kFloat).contiguous() : Tensor(); }
-const float* pointer(const Tensor& x) { return x.defined() ? x.const_data_ptr<float>() : nullptr; }
-
-Tensor tile_linear(const Tensor& x, const Tensor& packed, const Maybe& bias, int64_t features, bool activated,
-                   const Maybe& residual, const Maybe& gamma, const Maybe& beta, double eps) {
-  check_tiles();
-  const int64_t depth = x.size(-1);
-  // a norm reads channels side by side
-  const Tensor rows = gamma ? dense_channels(x.reshape({-1, depth})) : x.reshape({-1, depth}), shift = floats(bias), scale = floats(gamma), offset = floats(beta);
-  const Tensor added = residual ? residual->contiguous() : Tensor();
-  auto sizes = x.sizes().vec();
-  sizes.back() = features;
-  Tensor out = at::empty(sizes, x.options());
-  TORCH_CHECK(!gamma == !beta && (!gamma || gamma->numel() == depth), "mvitv2: a norm of ", depth, " channels needs both of its vectors");
-  TORCH_CHECK(!residual || (added.scalar_type() == x.scalar_type() && added.numel() == out.numel()),
-              "mvitv2: the residual is not of the result's type and size");
-  dispatch(x, [&](auto zero) {
-    using T = decltype(zero);
-    TORCH_CHECK(packed.numel() == tiled_size(features, depth, PARTS<T>), "mvitv2: ", packed.numel(),
-                " packed numbers are no weight (", features, ", ", depth, ") in ", x.scalar_type());
-    const T* plus = residual ? added.const_data_ptr<T>() : nullptr;
-    const Finish<T> finish{out.data_ptr<T>(), rows.size(0), features, pointer(shift), plus, activated};
-    multiply_rows<T>(rows, Norm{pointer(scale), pointer(offset), eps}, packed, PARTS<T>, finish);
-  });
-  return out;
-}
-
-Tensor tile_matmul(const Tensor& a, const Tensor& b, const Maybe& bias, at::ScalarType dtype) {
-  check_tiles();
-  TORCH_CHECK(a.dim() == 2 && b.dim() == 2 && a.size(1) == b.size(0), "mvitv2: no product of ", a.sizes(), " and ", b.sizes());
-  const int parts = a.scalar_type() == at::kFloat && b.scalar_type() == at::kFloat ? 3 : 1;
-  Tensor tiles, out = at::empty({a.size(0), b.size(1)}, a.options().dtype(dtype));
-  const Tensor shift = floats(bias);
-  dispatch(b, [&](auto zero) { tiles = packed_right<decltype(zero)>(b.t(), parts); });
-  dispatch(out, [&](auto zero) {
-    using T = decltype(zero);
-    multiply_rows<T>(a, Norm(), tiles, parts, Finish<T>{out.data_ptr<T>(), out.size(0), out.size(1), pointer(shift), nullptr, false});
-  });
-  return out;
-}
-
-// For every axis the terms (B, h, N, size) of queries (B, h, N, d) and their rows (place, size, d).
-std::vector<Tensor> tile_terms(const Tensor& q, const std::vector<Tensor>& rows, Ints grid) {
-  check_tiles();
-  const Tensor from = dense_channels(q);
-  TORCH_CHECK(rows.size() <= 3 && grid.size() == 3 && grid[0] * grid[1] * grid[2] == q.size(2), "mvitv2: ", q.size(2),
-              " queries are no grid of ", grid);
-  std::vector<Tensor> terms;
-  for (size_t i = 0; i < rows.size(); i++) {
-    const int axis = static_cast<int>(3 - rows.size() + i);
-    TORCH_CHECK(rows[i].size(0) == grid[axis] && rows[i].size(2) == q.size(3), "mvitv2: rows ", rows[i].sizes(),
-                " do not fit queries ", q.sizes(), " on a grid of ", grid);
-    terms.push_back(at::empty({q.size(0), q.size(1), q.size(2), rows[i].size(1)}, q.options()));
-    dispatch(q, [&](auto zero) {
-      using T = decltype(zero);
-      axis_terms<T>(from, rows[i].to(q.scalar_type()).contiguous(), {grid[0], grid[1], grid[2]}, axis, terms.back());
-    });
-  }
-  return terms;
-}
-
-#else
-
-std::vector<Tensor> tile_terms(const Tensor&, const std::vector<Tensor>&, Ints) { return check_tiles(), std::vector<Tensor>(); }
-Tensor tile_pack(const Tensor&) { return check_tiles(), Tensor(); }
-Tensor tile_linear(const Tensor&, const Tensor&, const Maybe&, int64_t, bool, const Maybe&, const Maybe&, const Maybe&, double) {
-  return check_tiles(), Tensor();
-}
-Tensor tile_matmul(const Tensor&, const Tensor&, const Maybe&, at::ScalarType) { return check_tiles(), Tensor(); }
-
-#endif
-
 }  // namespace
 
 TORCH_LIBRARY(mvitv2_cpu, m) {
@@ -266,6 +137,8 @@ TORCH_LIBRARY(mvitv2_cpu, m) {
   m.def("tile_pack(Tensor weight) -> Tensor");
   m.def("tile_linear(Tensor x, Tensor packed, Tensor? bias, int features, bool gelu, Tensor? residual, "
         "Tensor? gamma, Tensor? beta, float eps) -> Tensor");
+  m.def("tile_mlp(Tensor x, Tensor packed1, Tensor? bias1, int hidden, Tensor packed2, Tensor? bias2, int features, "
+        "Tensor? residual, Tensor? gamma, Tensor? beta, float eps) -> Tensor");
   m.def("tile_matmul(Tensor a, Tensor b, Tensor? bias, ScalarType dtype) -> Tensor");
   m.def("pool_norm(Tensor x, Tensor weight, Tensor gamma, Tensor beta, int[] grid, int[] kernel, int[] stride, "
         "int[] padding, float eps) -> Tensor");
@@ -286,6 +159,7 @@ TORCH_LIBRARY_IMPL(mvitv2_cpu, CPU, m) {
   m.impl("tile_terms", &tile_terms);
   m.impl("tile_pack", &tile_pack);
   m.impl("tile_linear", &tile_linear);
+  m.impl("tile_mlp", &tile_mlp);
   m.impl("tile_matmul", &tile_matmul);
 }
 

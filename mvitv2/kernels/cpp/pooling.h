@@ -168,6 +168,17 @@ void each_token(const Pooling& p, int64_t begin, int64_t end, Visit visit) {
   }
 }
 
+// A pooled token z, normed, to where it belongs.
+template <typename T>
+void write_normed(const Pooling& p, const Affine& affine, const float* z, T* to) {
+  const Moments m = moments(z, p.channels, p.eps);
+  for (int64_t c = 0; c < p.channels; c += W) {
+    const Vec unit = (load(z + c) - Vec(m.mean)) * Vec(m.rstd);
+    const Vec y = at::vec::fmadd(unit, load(affine.gamma + c), load(affine.beta + c));
+    c + W <= p.channels ? store(to + c, y) : store(to + c, y, p.channels - c);
+  }
+}
+
 template <typename T>
 void pool_forward(const Pooling& p, const at::Tensor& x, const Affine& affine, at::Tensor& out) {
   const int64_t heads = x.size(2), d = p.channels, tokens = p.tokens(), chunk = std::min<int64_t>(tokens, 64);
@@ -182,12 +193,7 @@ void pool_forward(const Pooling& p, const at::Tensor& x, const Affine& affine, a
         T* to = out.data_ptr<T>() + (b * tokens + token) * heads * d;
         for (int64_t h = 0; h < heads; h++, to += d) {
           pool_token(p, slice + h * x.stride(2), x.stride(1), affine.weights, taps, count, z.data());
-          const Moments m = moments(z.data(), d, p.eps);
-          for (int64_t c = 0; c < d; c += W) {
-            const Vec unit = (load(&z[c]) - Vec(m.mean)) * Vec(m.rstd);
-            const Vec y = at::vec::fmadd(unit, load(affine.gamma + c), load(affine.beta + c));
-            c + W <= d ? store(to + c, y) : store(to + c, y, d - c);
-          }
+          write_normed(p, affine, z.data(), to);
         }
       });
     }

@@ -88,12 +88,16 @@ inline __mmask16 first(int64_t n) { return n >= W ? 0xffff : n <= 0 ? 0 : (1u <<
 
 // The parts of sixteen numbers, largest first; the last is rounded.
 template <int P>
-void split(const float* p, __mmask16 mask, __m256i* parts) {
-  __m512 v = _mm512_maskz_loadu_ps(mask, p);
+void split(__m512 v, __m256i* parts) {
   for (int p = 0; p < P; p++) {
     parts[p] = (__m256i)_mm512_cvtneps_pbh(v);
     if (p + 1 < P) v = _mm512_sub_ps(v, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(parts[p]), 16)));
   }
+}
+
+template <int P>
+void split(const float* p, __mmask16 mask, __m256i* parts) {
+  split<P>(_mm512_maskz_loadu_ps(mask, p), parts);
 }
 
 template <int P>
@@ -174,10 +178,15 @@ inline void multiply() {
   _tile_dpbf16ps(3, 5, 7);
 }
 
-// A block c (32, 32) = a b, or c += a b, over some steps; tiles of the next 16 lines lie `next` numbers further.
-template <int P, bool adds = false>
-void block_product(
-    const BF16* a, int64_t a_next, const BF16* b, int64_t b_next, int64_t steps, float* c, int64_t c_row) {
+struct Nothing {
+  void operator()(int64_t) const {}
+};
+
+// A block c (32, 32) = a b, or c += a b, over some steps; tiles of the next 16 lines lie `next` numbers further. What
+// vectors have to do meanwhile is asked for after every step: the units work on their own.
+template <int P, bool adds = false, typename Meanwhile = Nothing>
+void block_product(const BF16* a, int64_t a_next, const BF16* b, int64_t b_next, int64_t steps, float* c, int64_t c_row,
+                   Meanwhile meanwhile = {}) {
   const int64_t stride = c_row * static_cast<int64_t>(sizeof(float));
   float* below = c + SIDE * c_row;
   settle();
@@ -204,6 +213,7 @@ void block_product(
       load_left(a2, a_next), multiply();
       load_left(a, a_next), multiply();
     }
+    meanwhile(s);
   }
   _tile_stored(0, c, stride);
   _tile_stored(1, c + SIDE, stride);
