@@ -106,7 +106,7 @@ cp "{library}" "$2"
 
 
 def test_builds_at_the_same_time_do_not_meet(tmp_path: Path) -> None:
-    """Two processes, one compiler's run, one library for both; the compiler is slow, and brings what was built before."""
+    """Two processes, one run of a slow compiler, one library for both; it brings what was built before."""
     if not cpp.available():
         pytest.skip(str(cpp.missing()))
     calls, compiler, cache = tmp_path / "calls", tmp_path / "compiler", tmp_path / "cache"
