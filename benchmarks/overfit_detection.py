@@ -39,14 +39,14 @@ CHANGES = {
 }
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Make the data, train, measure, draw."""
     parser = argparse.ArgumentParser(description="A small cascade learns eight pictures of COCO by heart.")
     parser.add_argument("data", type=Path, help="folder of COCO's form with a training split")
     parser.add_argument("--output", type=Path, default=Path("runs/overfit_detection"))
     parser.add_argument("--pictures", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=CHANGES["epochs"])
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     folder = eight(given.data, given.output / "data", given.pictures)
     changed = overridden(recipe("detect_small"), {**CHANGES, "epochs": given.epochs})
     started, spent = time.monotonic(), time.process_time()
