@@ -43,12 +43,19 @@ def model_for(model: str, task: str) -> "MViT | Detector":
             raise UsageError(f"--task classify: {model} is a detector")
         if task == "segment" and not found.config.masks:
             raise UsageError(f"{model} has no mask head; use --task detect")
-        return found
+        return boxes_alone(found) if task == "detect" else found
     if not isinstance(found, MViT):
         raise ValueError(f"{model} is the backbone of a detector; this command needs a classifier or a whole detector")
     if task not in ("auto", "classify"):
         raise UsageError(f"--task {task}: {model} is no detector")
     return found
+
+
+def boxes_alone(model: "Detector") -> "Detector":
+    """A detector without its mask head, if it has one: masks cost time, and nobody asked for them."""
+    model.roi_heads.mask_head = None
+    model.config = model.roi_heads.config = replace(model.config, masks=False)
+    return model
 
 
 def selection_of(options: Any, model: "Detector") -> "Selection":

@@ -11,11 +11,15 @@ from mvitv2.cli.output import counter, notes
 
 if TYPE_CHECKING:
     from mvitv2.cli.train import Options
+    from mvitv2.data.findings import Report
+    from mvitv2.data.preflight import Told
     from mvitv2.train.loop import Outcome
     from mvitv2.train.progress import Progress
     from mvitv2.train.recipe import Recipe
     from mvitv2.train.settings import Settings
 
+LOOKED_AT = ("classify", "detect", "segment")
+"""Tasks whose data is looked at before training."""
 SHOWN = 5
 """Findings that are named before training."""
 
@@ -33,13 +37,12 @@ def look_at(options: "Options", recipe: "Recipe") -> None:
     Raises:
         mvitv2.data.labelled.DataError: Training could not start on it.
     """
-    if not options.check or options.data == "digits" or recipe.task != "classify":
+    if not options.check or options.data == "digits" or recipe.task not in LOOKED_AT:
         return
     from mvitv2.data.labelled import DataError
-    from mvitv2.data.preflight import preflight
 
     with counter("looking at pictures") as told:
-        report = preflight(options.data, on_progress=lambda _split, done, total: told(done, total))
+        report = looked(options.data, recipe.task, lambda _split, done, total: told(done, total))
     try:
         report.stop_if_needed()
     except DataError as error:
@@ -52,9 +55,25 @@ def look_at(options: "Options", recipe: "Recipe") -> None:
         print(f"{finding.severity}: {one_line(finding.text)}", file=where)
     if rest := len(report.findings) - len(findings):
         print(f"and {rest} more; `mvitv2 check {options.data}` shows all", file=where)
-    if report.normalisation["source"] == "measured" and recipe.weights is None and not recipe.preprocessing:
+    measured = recipe.task == "classify" and report.normalisation["source"] == "measured"
+    if measured and recipe.weights is None and not recipe.preprocessing:
         mean, std = (",".join(f"{v:g}" for v in report.normalisation[key]) for key in ("mean", "std"))
         print(f"for these pictures: preprocessing.mean={mean} preprocessing.std={std}", file=where)
+
+
+def looked(data: str, task: str, told: "Told") -> "Report":
+    """What is found in pictures, or in pictures with boxes.
+
+    Raises:
+        mvitv2.data.labelled.DataError: Not one split can be opened.
+    """
+    from mvitv2.data.detection.preflight import examine_detection, report_on_boxes
+    from mvitv2.data.findings import Limits
+    from mvitv2.data.preflight import preflight
+
+    if task == "classify":
+        return preflight(data, on_progress=told)
+    return report_on_boxes(examine_detection(data, on_progress=told), Limits())
 
 
 def listeners(options: "Options", recipe: "Recipe", settings: "Settings") -> "Progress":

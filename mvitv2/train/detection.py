@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from mvitv2.core.stages import detection, stages
 from mvitv2.data.detection.augment import KINDS, SceneTransform, resize_of
 from mvitv2.data.detection.dataset import DetectionBatch, DetectionImages, detection_batch
 from mvitv2.data.detection.open import open_detection
-from mvitv2.data.detection.order import LVIS_THRESHOLD, DetectionOrder, detection_order
+from mvitv2.data.detection.order import LVIS_THRESHOLD, DetectionOrder, detection_order, federated_weights
 from mvitv2.preprocessing import DETECTION, DETECTION_1024, Preprocessing
 from mvitv2.tasks.detect.config import DetectorConfig, ProposalConfig, Selection
 from mvitv2.tasks.detect.detector import Detector, total
@@ -50,6 +51,8 @@ def detection_job(data: str | Path, recipe: Recipe, settings: Settings) -> Job:
     if recipe.weights is not None:
         load_into(model, file_of(recipe))
         model.card = {}
+    if model.config.federated_classes:
+        ask_rarely(model, training)
     metric = "mask_ap" if recipe.task == "segment" else "box_ap"
     return Job(
         model=model,
@@ -73,6 +76,14 @@ def detection_job(data: str | Path, recipe: Recipe, settings: Settings) -> Job:
             "fingerprint": fingerprint(training, validation),
         },
     )
+
+
+def ask_rarely(model: Detector, training: DetectionImages) -> None:
+    """Let a federated loss ask about classes that a picture is not labelled for as often as the data suggests."""
+    weights = torch.from_numpy(federated_weights(training))
+    for name, buffer in model.named_buffers():
+        if name.endswith("fed_loss_cls_weights"):
+            buffer.copy_(weights)
 
 
 def file_of(recipe: Recipe) -> str | Path:

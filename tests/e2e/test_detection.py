@@ -102,6 +102,27 @@ def test_evaluation(run, capsys, tmp_path):
     assert json.loads(capsys.readouterr().out)["mask"] is None
 
 
+def test_what_is_wrong_with_the_data_is_told_before_training(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MVITV2_CACHE", str(tmp_path / "cache"))
+    shapes(tmp_path / "boxes", "train", 4)
+    shapes(tmp_path / "boxes", "val", 2)
+    lines = [json.loads(line) for line in (tmp_path / "boxes" / "train.jsonl").read_text().splitlines()]
+    lines[0]["boxes"][0] = [300, 300, 310, 310]
+    lines[1]["boxes"][1][2] = lines[1]["boxes"][1][0]
+    (tmp_path / "boxes" / "train" / "3.png").write_bytes(b"")
+    (tmp_path / "boxes" / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["train", str(tmp_path / "boxes"), "--task", "segment", "--output", str(tmp_path / "run"), *TINY]
+    assert main([*words, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    for told in ("1 boxes outside their picture in train", "1 boxes without area in train", "cannot be read"):
+        assert told in out
+    for path in (tmp_path / "boxes" / "train").iterdir():
+        path.write_bytes(b"")
+    assert main([*words, "--dry-run"]) == 1
+    err = capsys.readouterr().err
+    assert "cannot be read" in err and "--no-check trains without looking" in err
+
+
 def test_reports(run, capsys, tmp_path):
     """The last page of a run, and that of an evaluation, with the run's curves."""
     data, page = str(run.parent / "boxes"), tmp_path / "r.html"
@@ -132,6 +153,10 @@ def test_prediction(run, capsys, tmp_path):
     assert main(["predict", str(run), picture, *words, "--format", "coco"]) == 0
     results = json.loads(capsys.readouterr().out)
     assert results[0]["image_id"] == 0 and results[0]["category_id"] in (1, 2)
+    assert "segmentation" in results[0]
+    assert main(["predict", str(run), picture, *words, "--format", "coco", "--task", "detect"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert [one.pop("segmentation") and one for one in results] == alone
     assert main(["predict", str(run), picture, "nowhere.png", *words]) == 1
     out, err = capsys.readouterr()
     assert "0.png" in out and "nowhere.png: does not exist" in err and "1 of 2 could not be predicted" in err

@@ -12,6 +12,7 @@ from mvitv2.core.config import MViTConfig
 from mvitv2.core.model import MViT
 from mvitv2.core.stages import stages
 from mvitv2.data.detection.dataset import DetectionImages, detection_batch
+from mvitv2.data.detection.order import federated_weights
 from mvitv2.data.samples import SampleKey, sample_seed
 from mvitv2.tasks.detect.config import Selection
 from mvitv2.tasks.detect.detector import Detector, total
@@ -287,3 +288,15 @@ def test_a_classifier_of_another_size_is_where_a_detector_starts(
     deeper = tiny(weights=weights, stages={**STAGES, "depths": (1, 1, 2, 1)})
     with pytest.raises(ValueError, match=r"with 4 blocks and widths .* the model is one with 5 blocks"):
         detection_job(boxes, deeper, settings)
+
+
+def test_a_federated_loss_asks_as_often_as_the_data_suggests(boxes: Path, tmp_path: Path) -> None:
+    changes = {"detector.scoring": "sigmoid", "detector.federated_classes": 1}
+    job, _ = job_of(boxes, tiny(**changes), tmp_path, double=False)
+    found = [b.tolist() for n, b in job.model.named_buffers() if n.endswith("fed_loss_cls_weights")]
+    assert found == [[2.0, 2.0]] * 3  # both classes are in four pictures
+    crowd = job.dataset.annotations.crowd
+    crowd[job.dataset.annotations.labels == 1] = [True, True, True, False]
+    assert federated_weights(job.dataset).tolist() == [2.0, 1.0]
+    (batch,) = batches(job, 1)
+    assert detection_loss(job.model.train(), batch, 0).total.isfinite()

@@ -84,15 +84,29 @@ def repeat_factors(dataset: DetectionImages, threshold: float) -> np.ndarray:
 
     ``f`` is the part of the pictures that have the class (arXiv 1908.03195, B.2).
     """
-    found = dataset.annotations
-    owner = np.repeat(np.arange(len(found)), np.diff(found.starts))
-    place_of = np.full(len(found), -1)
-    place_of[dataset.places] = np.arange(len(dataset))
-    inside = (place_of[owner] >= 0) & ~found.crowd
-    pairs = np.unique(np.stack((place_of[owner][inside], found.labels[inside])), axis=1)
-    pictures = np.bincount(pairs[1], minlength=len(found.classes))
+    pairs = classes_of_pictures(dataset)
+    pictures = np.bincount(pairs[1], minlength=len(dataset.classes))
     rate = np.maximum(pictures, 1) / max(len(dataset), 1)
     by_class = np.maximum(1.0, np.sqrt(threshold / rate))
     factors = np.ones(len(dataset))
     np.maximum.at(factors, pairs[0], by_class[pairs[1]])
     return factors
+
+
+def classes_of_pictures(dataset: DetectionImages) -> np.ndarray:
+    """``(2, P)``: a picture and a class that is in it, each pair once; crowds do not count."""
+    found = dataset.annotations
+    owner = np.repeat(np.arange(len(found)), np.diff(found.starts))
+    place_of = np.full(len(found), -1)
+    place_of[dataset.places] = np.arange(len(dataset))
+    inside = (place_of[owner] >= 0) & ~found.crowd
+    return np.unique(np.stack((place_of[owner][inside], found.labels[inside])), axis=1)
+
+
+def federated_weights(dataset: DetectionImages) -> np.ndarray:
+    """``(classes,)`` float32: how likely each class is asked about where it is not, the root of its pictures' number.
+
+    The federated loss of LVIS (detectron2 ``get_fed_loss_cls_weights`` with power 0.5; Zhou et al. 2021).
+    """
+    pictures = np.bincount(classes_of_pictures(dataset)[1], minlength=len(dataset.classes))
+    return np.sqrt(pictures).astype(np.float32)
