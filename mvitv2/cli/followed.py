@@ -50,10 +50,11 @@ def look_at(options: "Options", recipe: "Recipe") -> None:
             f"{error} (mvitv2 check {options.data} shows all, --no-check trains without looking)"
         ) from error
     where = sys.stderr if options.json else sys.stdout
-    findings = report.findings[:SHOWN]
-    for finding in findings:
+    # detectors have a normalisation of their own
+    told_of = [one for one in report.findings if recipe.task == "classify" or one.kind != "normalisation"]
+    for finding in told_of[:SHOWN]:
         print(f"{finding.severity}: {one_line(finding.text)}", file=where)
-    if rest := len(report.findings) - len(findings):
+    if (rest := len(told_of) - SHOWN) > 0:
         print(f"and {rest} more; `mvitv2 check {options.data}` shows all", file=where)
     measured = recipe.task == "classify" and report.normalisation["source"] == "measured"
     if measured and recipe.weights is None and not recipe.preprocessing:

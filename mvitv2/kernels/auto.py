@@ -14,6 +14,7 @@ from mvitv2.core.grid import Grid, Layer
 from mvitv2.core.layers import pool_then_norm
 
 from . import cpp, triton
+from .constant import constant
 from .sdpa import folded, masked
 
 LOG = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def choose(*, device: str, trains: bool, dtype: torch.dtype = torch.float32) -> 
     return CHOICES[choice(device=device, trains=trains, dtype=dtype).backend]
 
 
-@torch.compiler.assume_constant_result
+@constant
 def compiled() -> bool:
     """Whether the C++ operators are there; the first call builds them, and a log line says why they are not."""
     return told_once() is None
@@ -109,7 +110,7 @@ def takes_triton(x: Tensor) -> bool:
     return usable() and triton.takes(x.dtype, x.shape[-1], ())
 
 
-@torch.compiler.assume_constant_result
+@constant
 def usable() -> bool:
     """Whether there are a GPU and a Triton for it."""
     return bool(triton.available())

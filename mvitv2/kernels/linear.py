@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import cpp
+from .constant import constant
 
 FEWEST_ROWS = 64
 """Below this many inputs, packing the weight for the matrix units costs more than they save."""
@@ -41,7 +42,7 @@ def pays() -> bool:
     return by_onednn() or torch.cpu._is_amx_tile_supported()
 
 
-@torch.compiler.assume_constant_result
+@constant
 def by_onednn() -> bool:
     """Whether oneDNN's float32 is faster than what PyTorch would take: MKL, on a processor that is not Intel's."""
     return mkl_is_slow()

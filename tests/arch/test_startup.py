@@ -35,6 +35,13 @@ def test_importing_loads_torch_and_nothing_else(code: str) -> None:
     assert loaded_beside_torch(code) == set()
 
 
+def test_nothing_loads_the_compiler_before_something_is_compiled() -> None:
+    """It takes longer than torch itself."""
+    assert not {"torch._dynamo", "torch._inductor"} & modules_after(
+        "import mvitv2.kernels, mvitv2.tasks.detect.detector"
+    )
+
+
 def test_another_library_is_noticed() -> None:
     assert loaded_beside_torch("import torch, rich, yaml") >= {"rich", "yaml"}
 

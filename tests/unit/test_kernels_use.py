@@ -10,6 +10,7 @@ from mvitv2.explain.rollout import block_attention
 from mvitv2.kernels import BACKENDS, Linear, use
 from mvitv2.kernels import linear as products
 from mvitv2.kernels.auto import choose
+from mvitv2.kernels.constant import constant
 from mvitv2.models import create_model
 
 
@@ -89,3 +90,7 @@ def test_an_exported_graph_holds_torch_operators_alone() -> None:
     graph = torch.export.export(model, (torch.randn(1, 3, 32, 32),)).graph
     names = [str(node.target) for node in graph.nodes]
     assert not [name for name in names if "mvitv2_cpu" in name or "mkldnn" in name]
+
+
+def test_a_constant_is_marked_as_torch_marks_one() -> None:
+    assert vars(constant(lambda: 1)) == vars(torch.compiler.assume_constant_result(lambda: 1))

@@ -6,12 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mvitv2.kernels.constant import constant
+
 from .build import BuildError, library
 
 NAMESPACE = "mvitv2_cpu"
 
 
-@torch.compiler.assume_constant_result
+@constant
 def load() -> bool:
     """Build the operators if need be, and make them known to PyTorch; always true.
 
@@ -24,7 +26,7 @@ def load() -> bool:
     return True
 
 
-@torch.compiler.assume_constant_result
+@constant
 def available() -> bool:
     """Whether the operators can be had here; builds them to find out."""
     return missing() is None
@@ -43,14 +45,14 @@ def missing() -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result
+@constant
 @cache
 def instructions() -> str:
     """What products are made of here: ``"AMX"`` where there are matrix units, else vectors; ``"none"`` if not built."""
     return torch.ops.mvitv2_cpu.instructions() if missing() is None else "none"
 
 
-@torch.compiler.assume_constant_result
+@constant
 def has_tiles() -> bool:
     """Whether the operators whose names begin with ``tile_`` run here: they need matrix units."""
     return instructions() == "AMX"
