@@ -85,8 +85,8 @@ def compared(data: Path, chosen: Recipe, keep: Path, times: dict[str, float]) ->
     fastest = {name: min(("fp32", "bf16"), key=lambda p: times[f"{name} {p}"]) for name in ("timm", "mvitv2")}
     theirs_recipe = overridden(chosen, {"precision": fastest["timm"]})
     theirs = timm_loop.train(data, theirs_recipe, preprocessing_for(theirs_recipe, {}), num_classes=classes)
-    ratio = times[f"timm {fastest['timm']}"] / times[f"mvitv2 {fastest['mvitv2']}"]
-    epochs = max(int(chosen.epochs * ratio * 0.97), 1)
+    epoch = len(theirs["steps"]) / chosen.epochs * times[f"mvitv2 {fastest['mvitv2']}"]
+    epochs = max(int(0.97 * theirs["cpu_seconds"] / epoch), 1)
     warmup = chosen.warmup_epochs * epochs / chosen.epochs
     mine = overridden(chosen, {"precision": fastest["mvitv2"], "epochs": epochs, "warmup_epochs": warmup})
     return {
