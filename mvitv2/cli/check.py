@@ -114,7 +114,7 @@ def run(options: Options) -> int:
     if options.json == "-":
         print(as_json(report))
     else:
-        print("\n".join(lines(report)))
+        print("\n".join(lines(report, unit_of(examined))))
     write(options, examined, report)
     return report.exit_code
 
@@ -187,9 +187,17 @@ def write(options: Options, examined: "Examined[Any]", report: "Report") -> None
             print(f"{options.output}: {options.show} samples as training sees them")
 
 
-def lines(report: "Report") -> Iterator[str]:
+def unit_of(examined: "Examined[Any]") -> str:
+    """What is counted, in the plural."""
+    from mvitv2.data.video.preflight import SeenClips
+
+    clips = any(isinstance(dataset, SeenClips) for dataset in examined.datasets.values())
+    return "clips" if clips else "pictures"
+
+
+def lines(report: "Report", unit: str = "pictures") -> Iterator[str]:
     """The report for people."""
-    rows = [("SPLIT", "PICTURES", "UNREADABLE", "CLASSES", "SHORTER SIDE", "FORMATS")]
+    rows = [("SPLIT", unit.upper(), "UNREADABLE", "CLASSES", "SHORTER SIDE", "FORMATS")]
     for split, facts in report.splits.items():
         sides = f"{facts.sides[0]} .. {facts.sides[1]} .. {facts.sides[2]}"
         kinds = ", ".join(f"{count} {kind}" for kind, count in list(facts.kinds.items())[:4])

@@ -190,7 +190,8 @@ class Options:
     deterministic: Literal["auto", "yes", "no"] = "auto"
     """The same bits every time; auto: on a CPU."""
     check: bool = True
-    """Look at all pictures first, as `mvitv2 check` does; what was seen of unchanged files is remembered."""
+    """Look at all pictures first, as `mvitv2 check` does; what was seen of unchanged files is remembered. Clips and
+    boxes are looked at by that command alone."""
     log: str = "auto"
     """Trackers: tensorboard, wandb, mlflow, trackio, with commas between; auto: TensorBoard if installed; or none."""
     json: bool = False

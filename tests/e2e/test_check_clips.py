@@ -49,6 +49,7 @@ def test_what_is_wrong_with_clips_is_found(clips, tmp_path, capsys):
     assert "1.mp4: " in found["unreadable"]["examples"][0] and "damaged" in found["unreadable"]["examples"][0]
     assert found["leak-same"]["count"] == 1 and "clip leaked" in found["leak-same"]["text"]
     assert found["short"]["examples"] == [f"{clips / 'train' / 'dog' / 'short.mp4'}: 5 frames"]
+    assert told.startswith("SPLIT  CLIPS") and "PICTURES" not in told
     assert "1 clip of train cannot be read" in told and "1 clip of train shorter than 16 frames 4 apart" in told
     assert "<img" in page.read_text() and sheet.stat().st_size > 1000
 

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mvitv2.data.video.faults import ClipError
 from mvitv2.data.video.reader import open_clip
+from mvitv2.preprocessing import Preprocessing
+from mvitv2.tasks.timeline import predict_clips
+from tests import tiny
 
 av = pytest.importorskip("av", reason="needs PyAV, the extra video")
 
@@ -85,3 +89,18 @@ def test_real_clips_have_the_frames_and_the_rate_they_are_listed_with():
             assert info.size == (int(row["height"]), int(row["width"])), row["path"]
             assert info.fps == pytest.approx(float(row["fps"]), rel=0.01), row["path"]
             assert clip.frames([info.frames - 1, 0]).shape == (2, 3, *info.size)
+
+
+@pytest.mark.skipif(not (REAL / "manifest.csv").is_file(), reason=f"{REAL} is not here: clips as they were filmed")
+def test_every_real_clip_has_an_answer_for_each_of_its_seconds():
+    torch.manual_seed(0)
+    model, listed = tiny.model(tiny.clip(num_classes=3)), rows(REAL / "manifest.csv")
+    how = {"size": (16, 16), "resize": 16, "num_frames": 4, "sampling_rate": 5, "fps": 10.0}
+    model.card = {"preprocessing": Preprocessing(**how).to_dict(), "classes": ["a", "b", "c"]}
+    answers = predict_clips(model, [REAL / row["path"] for row in listed], batch_size=8)
+    for row, found in zip(listed, answers, strict=True):
+        assert found.error is None, row["path"]
+        length = int(row["frames"]) / float(row["fps"])
+        assert found.seconds[-1].end == pytest.approx(length, abs=0.3), row["path"]
+        assert [second.start for second in found.seconds] == list(range(len(found.seconds))), row["path"]
+        torch.testing.assert_close(found.scores.sum(dim=1), torch.ones(len(found.seconds)))
