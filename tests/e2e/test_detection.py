@@ -14,11 +14,13 @@ from PIL import Image, ImageDraw
 
 from mvitv2.cli.__main__ import main
 from mvitv2.core.config import MViTConfig
+from mvitv2.data.sources import walk
 from mvitv2.data.video.reader import open_clip
 from mvitv2.tasks.detect.detector import Detector
 from mvitv2.weights.load import load_model
 from tests.films import write_film
 
+ZOO = Path(__file__).parents[2].parent / "shared" / "data" / "zoo"
 TINY = [
     "--recipe",
     "detect_small",
@@ -221,6 +223,25 @@ def test_a_clip_frame_by_frame(run, tmp_path, capsys):
     assert main([*words, "--output", str(answers), "--resume"]) == 1  # the last one is looked at again
     assert "4 more were in it before" in capsys.readouterr().err
     assert answers.read_text().count("\n") == len(rows)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ZOO.is_dir(), reason=f"the zoo of broken files is not at {ZOO}")
+def test_odd_and_broken_files_are_answered_in_a_line_each(run, tmp_path, capsys):
+    clips = ("truncated*", "zero_byte*", "text_as*", "wav_named*", "jpg_named*", "two_frames*")
+    films = sorted(path for pattern in clips for path in (ZOO / "video_gen").glob(pattern))
+    answers = tmp_path / "a.jsonl"
+    words = ["-j", "0", "--min-score", "0.0", "--max-detections", "1", "--output", str(answers)]
+    assert main(["predict", str(run), str(ZOO / "image_gen"), *map(str, films), *words]) == 1
+    told = capsys.readouterr().err
+    rows = [json.loads(line) for line in answers.read_text().splitlines()]
+    named = {path for path in walk(ZOO / "image_gen") if isinstance(path, Path)} | {*films}
+    assert {Path(row["file"]) for row in rows} == named
+    failed = [row["error"] for row in rows if row["error"] is not None]
+    assert f"{len(rows)} pictures, {len(failed)} of them could not be predicted" in told and len(failed) > 20
+    assert all("\n" not in error and not row["objects"] for row in rows if (error := row["error"]))
+    cut = [row["frame"] for row in rows if row["file"].endswith("truncated_60pct_moov_first.mp4") and not row["error"]]
+    assert cut == list(range(28))  # all frames before the damage
 
 
 @pytest.mark.parametrize(
