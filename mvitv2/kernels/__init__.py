@@ -5,7 +5,8 @@ is a compiler. Without one, and in other precisions, it takes :func:`~mvitv2.ker
 needed, but in bfloat16 only on processors with matrix units, and else the reference. On CUDA devices it takes the
 Triton kernels for what they take (not measured on a GPU yet), on others and for the rest
 :func:`~mvitv2.kernels.sdpa.folded`. Exported graphs hold PyTorch's operators alone. Linear layers of ``"auto"`` and
-``"cpp"`` take the matrix units of a CPU (AMX) where it has them, else oneDNN's float32 on a CPU that is not Intel's.
+``"cpp"`` take the matrix units of a CPU (AMX) where it has them, through the operators or oneDNN, else oneDNN's float32
+on a CPU that is not Intel's.
 :func:`choice` tells what is taken for a device, a precision and a mode, and why; ``docs/howto/speed.md`` has numbers.
 """
 

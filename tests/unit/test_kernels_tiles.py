@@ -1,6 +1,7 @@
 """Products by matrix units: float32 as exact as float32, bfloat16 as exact as its roundings, in any layout and size."""
 
 import copy
+import itertools
 
 import hypothesis
 import pytest
@@ -118,6 +119,27 @@ def test_autocast_multiplies_bfloat16_and_gives_gradients_of_the_weights_type() 
     )
     plain = F.linear(x.bfloat16(), layer.weight.bfloat16(), layer.bias.bfloat16())
     torch.testing.assert_close(y, plain, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("rows", [1, 70, 600])
+def test_a_linear_layer_without_gradients(rows: int, dtype: torch.dtype) -> None:
+    """By oneDNN, and by the matrix units for many rows in float32; any layout, with and without a bias."""
+    for bias, turned in itertools.product((True, False), repeat=2):
+        layer = Linear(50, 34, bias).to(dtype)
+        x = (
+            (torch.randn(50, 2, rows) if turned else torch.randn(rows, 2, 50).transpose(0, 2))
+            .to(dtype)
+            .permute(2, 1, 0)
+        )
+        exact = copy.deepcopy(layer).double()
+        with torch.inference_mode():
+            found, wanted = layer(x), exact(x.double())
+        assert found.dtype == dtype and found.shape == (rows, 2, 34)
+        close(found, wanted, TOLERANCE[dtype])
+        with torch.no_grad():
+            assert torch.equal(layer(x), found)
+        assert layer(x).requires_grad
 
 
 def test_few_rows_go_the_usual_way() -> None:
