@@ -15,7 +15,7 @@ from mvitv2.extras import required
 from mvitv2.tasks.records import SUFFIXES, CsvFile, JsonLinesFile, ParquetFolder, Records, check_target
 
 SIDES = ("left", "top", "right", "bottom")
-COLUMNS = ("file", "error", "class", "index", "score", *SIDES, "frame", "seconds")
+COLUMNS: tuple[str, ...] = ("file", "error", "class", "index", "score", *SIDES, "frame", "seconds")
 """Of CSV, in which every object has a row."""
 ABOUT = ("file", "error", "frame", "seconds")
 KINDS = {
