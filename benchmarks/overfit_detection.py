@@ -31,7 +31,7 @@ REPEATED = 25
 WANTED = {"box_ap": 0.9, "mask_ap": 0.8}
 CHANGES = {
     "augmentation": {"kind": "resize"},
-    "epochs": 20,  # of 50 steps
+    "epochs": 28,  # of 50 steps
     "warmup_epochs": 1.0,
     "min_lr": 6e-5,
     "weight_decay": 0.0,
