@@ -41,6 +41,20 @@ def test_a_nan_is_the_largest() -> None:
     torch.testing.assert_close(over_grid(x, (4, 4), fast)[0], over_grid(x, (4, 4), plain)[0], equal_nan=True)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_of_nan_and_of_infinities_go_where_pytorch_sends_them(dtype: torch.dtype) -> None:
+    plain, fast = pair((6, 6), 3, 2)
+    x = torch.randn(2, 36, 21).to(dtype)
+    x[0, [7, 8], 3], x[0, :, 4], x[1, 7:20, 5] = torch.nan, -torch.inf, torch.inf
+    upstream = torch.randint(-3, 3, (2, 9, 21)).to(dtype)
+    ours, theirs = (
+        torch.autograd.grad(over_grid(given, (6, 6), pool)[0], given, upstream)[0]
+        for pool in (fast, plain)
+        for given in (x.clone().requires_grad_(),)
+    )
+    assert torch.equal(ours, theirs)
+
+
 def test_other_layouts_and_types_go_the_usual_way() -> None:
     pool = MaxPool2d(3, 2, 1)
     for x in (torch.randn(1, 5, 6, 6), torch.randn(1, 6, 6, 5, dtype=torch.float64).permute(0, 3, 1, 2)):

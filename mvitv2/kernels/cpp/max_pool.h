@@ -34,20 +34,26 @@ void max_pool_forward(const Pooling& p, const at::Tensor& x, at::Tensor& out) {
 template <typename T>
 void max_pool_backward(const Pooling& p, const at::Tensor& dy, const at::Tensor& x, at::Tensor& dx) {
   const int64_t before = x.size(1), tokens = p.tokens(), d = p.channels;
+  const Vec least(-std::numeric_limits<float>::infinity());
   at::parallel_for(0, x.size(0), 1, [&](int64_t begin, int64_t end) {
     Floats sums(before * d);
     for (int64_t b = begin; b < end; b++) {
       const T *from = x.const_data_ptr<T>() + b * x.stride(0), *upstream = dy.const_data_ptr<T>() + b * tokens * d;
       sums.clear();
       each_token(p, 0, tokens, [&](int64_t token, int64_t origin, const Tap* taps, int64_t count) {
-        for (int64_t c = 0; c < d; c++) {
-          int64_t best = 0;
-          float most = -std::numeric_limits<float>::infinity();
+        for (int64_t c = 0; c < d; c += W) {
+          const int64_t n = std::min(W, d - c);
+          Vec best(0.0f), most = least;  // number of the tap that has the largest
           for (int64_t t = 0; t < count; t++) {
-            const float value = static_cast<float>(from[(origin + taps[t].token) * x.stride(1) + c]);
-            if (value > most || std::isnan(value)) best = t, most = value;
+            const Vec value = load(from + (origin + taps[t].token) * x.stride(1) + c, n);
+            const Vec larger = (value > most) | (value != value);
+            most = Vec::blendv(most, value, larger), best = Vec::blendv(best, Vec(static_cast<float>(t)), larger);
           }
-          sums[(origin + taps[best].token) * d + c] += static_cast<float>(upstream[token * d + c]);
+          const Vec gradient = load(upstream + token * d + c, n);
+          for (int64_t t = 0; t < count; t++) {
+            float* sum = &sums[(origin + taps[t].token) * d + c];
+            store(sum, load(sum, n) + Vec::blendv(Vec(0.0f), gradient, best == Vec(static_cast<float>(t))), n);
+          }
         }
       });
       narrow(sums.data(), dx.data_ptr<T>() + b * before * d, before * d);
