@@ -79,7 +79,9 @@ class MultiScaleAttention(nn.Module):
 
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
         """``(B, L, dim_in)`` to queries, keys and values, ``(B, h, L, d)`` each."""
-        return self.qkv(x).unflatten(2, (3, self.spec.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        # taken apart before heads move, so that their gradients are put together as the linear layer reads them
+        parts = self.qkv(x).unflatten(2, (3, self.spec.num_heads, -1)).unbind(2)
+        return tuple(part.transpose(1, 2) for part in parts)
 
     def mix_grids(self, q: Tensor, k: Tensor, v: Tensor, q_grid: Grid, k_grid: Grid) -> Tensor:
         """Attention over the whole grid, or window by window (paper Sec. 4.3)."""
