@@ -8,6 +8,10 @@ oneDNN gave 235. In bfloat16 PyTorch asks oneDNN itself.
 Without gradients, and with matrix units, oneDNN is asked in one call that adds the bias: on a Xeon (one thread, layers
 of MViTv2-S) it took 0.5 to 1.0 times as long as PyTorch's own in both precisions, and less than the C++ operators,
 which pack the weight first, except in float32 from 784 inputs on (7.1 to 5.2 ms; 1.8 to 2.0 at 196).
+
+With gradients in float32, MKL is faster than the C++ operators for 196 inputs (a third less time in both directions),
+and for the gradient of the weight, whose depth is the number of inputs (8 to 13 ms for 12544 inputs, 96 to 288
+channels; all layers of MViTv2-S with 4 pictures 343 to 396).
 """
 
 import platform
@@ -26,7 +30,7 @@ FEWEST_ROWS = 64
 """Below this many inputs, packing the weight for the matrix units costs more than they save."""
 
 MANY_ROWS = 512
-"""From this many on it pays in float32 without gradients."""
+"""From this many on it pays in float32."""
 
 
 class Linear(nn.Linear):
@@ -128,12 +132,18 @@ class Product(torch.autograd.Function):
 
 
 class TileProduct(torch.autograd.Function):
-    """``x W^T + b`` and its gradients, three products by the matrix units; a float32 weight is rounded to x's type."""
+    """``x W^T + b`` and its gradients, three products by the matrix units; a float32 weight is rounded to x's type.
+
+    In float32 PyTorch's own product is taken where it is faster: for few rows, and for the gradient of the weight.
+    """
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """``(..., i)``, ``(o, i)`` and ``(o,)`` to ``(..., o)``."""
-        y = torch.ops.mvitv2_cpu.tile_matmul(x.reshape(-1, x.shape[-1]), weight.t(), bias, x.dtype)
+        rows = x.reshape(-1, x.shape[-1])
+        if packing_costs(rows):
+            return F.linear(x, weight, bias)
+        y = torch.ops.mvitv2_cpu.tile_matmul(rows, weight.t(), bias, x.dtype)
         return y.view(*x.shape[:-1], weight.shape[0])
 
     @staticmethod
@@ -149,10 +159,19 @@ class TileProduct(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         rows, multiply = dy.reshape(-1, dy.shape[-1]), torch.ops.mvitv2_cpu.tile_matmul
         wants = ctx.needs_input_grad
-        dx = multiply(rows, weight, None, x.dtype).view(x.shape) if wants[0] else None
-        dweight = multiply(rows.t(), x.reshape(-1, x.shape[-1]), None, weight.dtype) if wants[1] else None
-        dbias = rows.sum(0, dtype=torch.float32).to(ctx.bias_dtype) if ctx.bias_dtype and wants[2] else None
+        dx = dweight = None
+        if wants[0]:
+            dx = (rows @ weight if packing_costs(rows) else multiply(rows, weight, None, x.dtype)).view(x.shape)
+        if wants[1]:
+            across, down = rows.t(), x.reshape(-1, x.shape[-1])
+            dweight = across @ down if x.dtype == torch.float32 else multiply(across, down, None, weight.dtype)
+        dbias = torch.ops.mvitv2_cpu.column_sums(rows).to(ctx.bias_dtype) if ctx.bias_dtype and wants[2] else None
         return dx, dweight, dbias
+
+
+def packing_costs(rows: Tensor) -> bool:
+    """Whether packing a weight in float32 for the matrix units costs more than they save for so few rows."""
+    return rows.dtype == torch.float32 and rows.shape[0] < MANY_ROWS
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -90,10 +90,12 @@ def test_position_terms_are_those_of_the_core(q_grid: Grid, k_sizes: Grid) -> No
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_linear_layer_and_its_gradients(bias: bool, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("rows", [80, 600])
+def test_a_linear_layer_and_its_gradients(rows: int, bias: bool, dtype: torch.dtype) -> None:
+    """For few rows and for many, which in float32 are other products."""
     layer = nn.Linear(50, 34, bias).to(dtype)
     exact = copy.deepcopy(layer).double()
-    x, upstream = torch.randn(2, 40, 50).to(dtype), torch.randn(2, 40, 34).to(dtype)
+    x, upstream = torch.randn(2, rows // 2, 50).to(dtype), torch.randn(2, rows // 2, 34).to(dtype)
     layer.__class__ = Linear
     ours, theirs = x.clone().requires_grad_(), x.double().requires_grad_()
     found, wanted = layer(ours), exact(theirs)
@@ -103,6 +105,20 @@ def test_a_linear_layer_and_its_gradients(bias: bool, dtype: torch.dtype) -> Non
     for g, w in zip(torch.autograd.grad(found, [ours, *layer.parameters()], upstream), gradients, strict=True):
         assert g.dtype == dtype
         close(g, w, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("rows, columns", [(1, 1), (5, 37), (256, 300), (1027, 16)])
+def test_sums_of_columns(rows: int, columns: int, dtype: torch.dtype) -> None:
+    """In float32 whatever the type of the numbers is; rows may lie apart, or be one row many times."""
+    x = torch.randn(rows, columns + 3).to(dtype)[:, 1 : columns + 1]
+    for given in (x, x.t().contiguous().t(), x[:1].expand(rows, -1)):
+        found, wanted = torch.ops.mvitv2_cpu.column_sums(given), given.double().sum(0)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=1e-6 * rows**0.5)
+        assert torch.equal(torch.ops.mvitv2_cpu.column_sums(given), found)
+    with pytest.raises(RuntimeError, match="column_sums takes a matrix"):
+        torch.ops.mvitv2_cpu.column_sums(x[0])
 
 
 def test_autocast_multiplies_bfloat16_and_gives_gradients_of_the_weights_type() -> None:

@@ -4,6 +4,7 @@
 
 #include "attention_backward.h"
 #include "attention_units.h"
+#include "column_sums.h"
 #include "max_pool.h"
 #include "pooling_lines.h"
 #include "tile_operators.h"
@@ -77,6 +78,14 @@ Tensor pooled_maxima_backward(const Tensor& dy, const Tensor& x, Ints grid, Ints
   return dx;
 }
 
+Tensor summed_columns(const Tensor& x) {
+  TORCH_CHECK(x.dim() == 2, "mvitv2: column_sums takes a matrix, got ", x.sizes());
+  Tensor sums = at::zeros({x.size(1)}, x.options().dtype(at::kFloat));
+  const Tensor from = dense_channels(x);
+  dispatch(x, [&](auto zero) { column_sums<decltype(zero)>(from, sums.data_ptr<float>()); });
+  return sums;
+}
+
 // Terms as they are, or empty stand-ins where there are none.
 std::array<Tensor, 6> inputs(const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<Tensor>& terms) {
   const Tensor none = at::empty({q.size(0), q.size(1), 0, 0}, q.options());
@@ -132,6 +141,7 @@ std::string instructions() {
 TORCH_LIBRARY(mvitv2_cpu, m) {
   m.def("max_pool(Tensor x, int[] grid, int[] kernel, int[] stride, int[] padding) -> Tensor");
   m.def("max_pool_backward(Tensor dy, Tensor x, int[] grid, int[] kernel, int[] stride, int[] padding) -> Tensor");
+  m.def("column_sums(Tensor x) -> Tensor");
   m.def("instructions() -> str", &instructions);
   m.def("tile_terms(Tensor q, Tensor[] rows, int[] grid) -> Tensor[]");
   m.def("tile_pack(Tensor weight) -> Tensor");
@@ -156,6 +166,7 @@ TORCH_LIBRARY_IMPL(mvitv2_cpu, CPU, m) {
   m.impl("attend_backward", &attend_backward);
   m.impl("max_pool", &pooled_maxima);
   m.impl("max_pool_backward", &pooled_maxima_backward);
+  m.impl("column_sums", &summed_columns);
   m.impl("tile_terms", &tile_terms);
   m.impl("tile_pack", &tile_pack);
   m.impl("tile_linear", &tile_linear);

@@ -67,6 +67,7 @@ def register() -> None:
     torch.library.register_fake(f"{NAMESPACE}::max_pool", _max_pooled_shape)
     torch.library.register_fake(f"{NAMESPACE}::max_pool_backward", _max_pooled_gradient_shape)
     torch.library.register_fake(f"{NAMESPACE}::tile_matmul", _product_shape)
+    torch.library.register_fake(f"{NAMESPACE}::column_sums", _sums_shape)
     torch.library.register_autograd(f"{NAMESPACE}::max_pool", _max_pool_gradient, setup_context=_keep_max_pooling)
     torch.library.register_autograd(f"{NAMESPACE}::pool_norm", _pool_norm_gradient, setup_context=_keep_pooling)
     torch.library.register_autograd(f"{NAMESPACE}::attend", _attend_gradient, setup_context=_keep_attention)
@@ -94,6 +95,10 @@ def _max_pooled_gradient_shape(dy: Tensor, x: Tensor, *sizes: Any) -> Tensor:
 
 def _product_shape(a: Tensor, b: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     return a.new_empty(a.shape[0], b.shape[1], dtype=dtype)
+
+
+def _sums_shape(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape[1], dtype=torch.float32)
 
 
 def _keep_max_pooling(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
