@@ -25,13 +25,18 @@ def weights(tmp_path: Path) -> str:
     return str(tmp_path / "w.safetensors")
 
 
+def coloured(folder: Path) -> Path:
+    """Three pictures of each class."""
+    for number, name in enumerate(CLASSES):
+        (folder / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (30, 40), (40 * i, 80 * number, 9)).save(folder / name / f"{name}{i}.png")
+    return folder
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    for number, name in enumerate(CLASSES):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for i in range(3):
-            Image.new("RGB", (30, 40), (40 * i, 80 * number, 9)).save(tmp_path / "photos" / name / f"{name}{i}.png")
-    return tmp_path / "photos"
+    return coloured(tmp_path / "photos")
 
 
 def test_every_kind_of_file(capsys, tmp_path: Path, weights: str, photos: Path) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from mvitv2 import save_weights
 from mvitv2.cli.__main__ import main
@@ -15,9 +14,8 @@ from mvitv2.preprocessing import Preprocessing
 from tests import films, tiny
 
 from .team import Team
+from .test_cli_eval import CLASSES, coloured
 from .training_job import small_model
-
-CLASSES = ["bottom", "middle", "top"]
 
 
 def told(folder: Path, words: list[str]) -> None:
@@ -44,17 +42,9 @@ def assert_same_figures(mine: dict[str, Any], its: dict[str, Any]) -> None:
         assert mine[name] == (pytest.approx(its[name], rel=1e-9) if approximate else its[name]), name
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    for number, name in enumerate(CLASSES):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for i in range(3):
-            Image.new("RGB", (30, 40), (40 * i, 80 * number, 9)).save(tmp_path / "photos" / name / f"{name}{i}.png")
-    (tmp_path / "photos" / "top" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    return tmp_path / "photos"
-
-
-def test_pictures_and_what_is_said_of_each(tmp_path: Path, photos: Path) -> None:
+def test_pictures_and_what_is_said_of_each(tmp_path: Path) -> None:
+    photos = coloured(tmp_path / "photos")
+    (photos / "top" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     model = small_model()
     record = Preprocessing(size=(16, 16), resize=16, mean=(0.5,) * 3, std=(0.5,) * 3)
     model.card = {"classes": CLASSES, "preprocessing": record.to_dict()}
