@@ -114,7 +114,7 @@ def run(options: Options) -> int:
     if options.json == "-":
         print(as_json(report))
     else:
-        print("\n".join(lines(report, unit_of(examined))))
+        print("\n".join(lines(report, examined.unit)))
     write(options, examined, report)
     return report.exit_code
 
@@ -185,14 +185,6 @@ def write(options: Options, examined: "Examined[Any]", report: "Report") -> None
             picture.save(temporary, format="PNG")
         if options.json != "-":
             print(f"{options.output}: {options.show} samples as training sees them")
-
-
-def unit_of(examined: "Examined[Any]") -> str:
-    """What is counted, in the plural."""
-    from mvitv2.data.video.preflight import SeenClips
-
-    clips = any(isinstance(dataset, SeenClips) for dataset in examined.datasets.values())
-    return "clips" if clips else "pictures"
 
 
 def lines(report: "Report", unit: str = "pictures") -> Iterator[str]:

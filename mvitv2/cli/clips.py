@@ -4,7 +4,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +32,15 @@ def eval_clips(options: "EvalOptions", model: "MViT", device: "device", processe
     """Measure a model of clips: classes by views of each clip, or actions of people in boxes."""
     from mvitv2.cli.actions import eval_actions
     from mvitv2.cli.eval import as_json, table, tell_unreadable, write
-    from mvitv2.cli.measured import write_page
+    from mvitv2.cli.measured import write_page, write_row
     from mvitv2.tasks.clips import clip_dataset_for
 
-    given = {name: getattr(options, name) for name in ("results_file", "predictions", "labels", "flip")}
+    given = {name: getattr(options, name) for name in ("labels", "flip")}
     given |= {"crops": options.crops != 1, "scales": options.scales != (1.0,)}
-    refuse(given, "of pictures; clips have --views, --scores and --json")
+    refuse(given, "of pictures; clips have --views and --scores")
     if model.card.get("task") == "actions":
-        refuse({"report": options.report}, "of classes of pictures and clips; actions have --scores and --json")
+        useless = {name: getattr(options, name) for name in ("report", "predictions", "results_file")}
+        refuse(useless, "of classes of pictures and clips; actions have --scores and --json")
         return eval_actions(options, model, device, processes)
     found = evaluated(options, model, device, processes)
     if not processes.leads:
@@ -50,6 +51,8 @@ def eval_clips(options: "EvalOptions", model: "MViT", device: "device", processe
         print(f"{table(found.mean, 'clips')}\n\n{views_table(found)}")
         if options.json is not None:
             write(Path(options.json), as_json(options, found))
+    if options.results_file is not None:
+        write_row(options.results_file, options, model, found.mean)
     if options.report is not None:
         write_page(options, model, clip_dataset_for(model, options.data, options.split), found.mean)
     tell_unreadable(found.mean.unreadable)
@@ -58,6 +61,7 @@ def eval_clips(options: "EvalOptions", model: "MViT", device: "device", processe
 
 def evaluated(options: "EvalOptions", model: "MViT", device: "device", processes: "Processes") -> "ViewEvaluation":
     """A model on views of clips; scores of all views are kept, and an evaluation that was stopped goes on."""
+    from mvitv2.cli.measured import answers_kept
     from mvitv2.cli.pictures import resized
     from mvitv2.tasks.clips import Views, clip_dataset_for, clip_preprocessing_of, evaluate_views
 
@@ -67,7 +71,7 @@ def evaluated(options: "EvalOptions", model: "MViT", device: "device", processes
     if not model.card.get("classes"):
         model.card.pop("classes", None)
     dataset = processes.first(lambda: clip_dataset_for(model, options.data, options.split, views))
-    with counter("measuring") if processes.leads else nullcontext() as told:
+    with ExitStack() as stack:
         return evaluate_views(
             model,
             dataset,
@@ -77,7 +81,8 @@ def evaluated(options: "EvalOptions", model: "MViT", device: "device", processes
             workers=options.workers,
             device=device,
             precision=options.precision,
-            on_batch=told,
+            on_batch=stack.enter_context(counter("measuring")) if processes.leads else None,
+            on_answer=stack.enter_context(answers_kept(options.predictions, dataset, processes)),
             processes=processes,
         )
 

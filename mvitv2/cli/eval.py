@@ -60,7 +60,7 @@ class Options:
     results_file: Maybe[Path] = None
     """Add a row to this CSV file, in the columns of timm's."""
     predictions: Maybe[Path] = None
-    """Write what is said about each picture to this file: .csv, .jsonl, or a folder .parquet."""
+    """Write what is said about each picture or clip to this file: .csv, .jsonl, or a folder .parquet."""
     views: str = "1x1"
     """Of clips: CLIPSxCROPS of each file, such as 5x1, 1x3 or 5x3."""
     scores: Maybe[Path] = None

@@ -77,8 +77,14 @@ def looked(data: str, task: str, told: "Told") -> "Report":
     return report_on_boxes(examine_detection(data, on_progress=told), Limits())
 
 
-def listeners(options: "Options", recipe: "Recipe", settings: "Settings") -> "Progress":
+def listeners(options: "Options", recipe: "Recipe", settings: "Settings", unit: str) -> "Progress":
     """All who are told how the run goes: people or programs, trackers, the page in its folder.
+
+    Args:
+        options: Whom to tell.
+        recipe: Of the run.
+        settings: Its folder.
+        unit: What is trained on, in the plural.
 
     Raises:
         ValueError: ``--log`` names no tracker.
@@ -89,14 +95,13 @@ def listeners(options: "Options", recipe: "Recipe", settings: "Settings") -> "Pr
     from mvitv2.train.tracked import Tracked
     from mvitv2.train.trackers import chosen
 
-    people = JsonLines() if options.json else progress_on()
+    people = JsonLines() if options.json else progress_on(unit=unit)
     everybody: list[Progress] = [people]
     if names := chosen(options.log):
         config = {"data": options.data, **recipe.to_dict()}
         everybody.append(Tracked(names, settings.output, config=config, every=settings.log_steps, warn=people.say))
     if options.report:
         title = f"{recipe.model} on {Path(options.data).name}"
-        unit = "clips" if recipe.task == "video" else "images"
         everybody.append(LivePage(settings.output, title=title, recipe=recipe.to_dict(), unit=unit))
     return Together(*everybody)
 

@@ -1,4 +1,4 @@
-"""What ``mvitv2 eval`` leaves in files: what is said about each picture, a row among other models', a page."""
+"""What ``mvitv2 eval`` leaves in files: what is said about each picture or clip, a row among other models', a page."""
 
 import csv
 import sys
@@ -23,7 +23,7 @@ COLUMNS = (
 
 
 class Answers:
-    """A file of what a model says about each picture of a data set.
+    """A file of what a model says about each picture or clip of a data set.
 
     Args:
         path: ``.csv``, ``.jsonl`` or a folder ``.parquet`` that is not there yet.
@@ -74,14 +74,17 @@ def answers_kept(
 
 
 def write_row(path: Path, options: "Options", model: "MViT", found: "Evaluation") -> None:
-    """Add a row to a table of results; the header is written with the first.
+    """Add a row to a table of results; the header is written with the first. Of clips, crops are views.
 
     Raises:
         ValueError: The file is a table of other columns.
     """
+    from mvitv2.tasks.clips import Views, clip_preprocessing_of
     from mvitv2.tasks.prediction import preprocessing_of
 
-    record = preprocessing_of(model)
+    clips = model.config.rank == len("thw")
+    record = (clip_preprocessing_of if clips else preprocessing_of)(model)
+    looks = Views.of(options.views).count if clips else options.crops * len(options.scales)
     size, resize = record.size or (0, 0), record.resize
     side = resize if isinstance(resize, int) else (resize or size)[0]
     there = next(csv.reader(path.read_text(encoding="utf-8").splitlines()), None) if path.exists() else None
@@ -92,7 +95,7 @@ def write_row(path: Path, options: "Options", model: "MViT", found: "Evaluation"
         options.model, top1, round(100 - top1, 3), top5, round(100 - top5, 3),
         round(sum(p.numel() for p in model.parameters()) / 1e6, 2), "x".join(map(str, dict.fromkeys(size))),
         round(size[0] / side, 3) if side else 1.0, record.interpolation,
-        options.data, options.split, options.labels or "", options.crops * len(options.scales), found.images,
+        options.data, options.split, options.labels or "", looks, found.images,
     )  # fmt: skip
     with path.open("a", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")

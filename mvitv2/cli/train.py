@@ -235,7 +235,7 @@ def run(options: Options) -> int:
         if options.dry_run:
             print(rehearsal(job, recipe, device))
             return 0
-        told = listeners(options, recipe, settings) if processes.leads else silent()
+        told = listeners(options, recipe, settings, job.unit) if processes.leads else silent()
         told.say(opening(recipe, job))
         outcome = fit(job, recipe, settings, told)
         if not processes.leads:
@@ -245,7 +245,7 @@ def run(options: Options) -> int:
         done = {"weights": str(outcome.weights), "report": page and str(page), "unreadable": len(outcome.unreadable)}
         JsonLines().write("done", {"best": outcome.best, "seconds": outcome.seconds, **done})
     else:
-        told.say(summary(options, outcome, page, kind_of(recipe, job)))
+        told.say(summary(options, outcome, page, kind_of(job)))
     return 0
 
 
@@ -254,16 +254,15 @@ def opening(recipe: "Recipe", job: "Job") -> str:
     from mvitv2.cli.plan import start_of
 
     parameters = millions(sum(p.numel() for p in job.model.parameters()))
-    images, classes, what = job.data["train_images"], job.data["classes"], kind_of(recipe, job)
+    images, classes, what = job.data["train_images"], job.data["classes"], kind_of(job)
     size = "" if recipe.task in ("detect", "segment") else f", {recipe.img_size} pixels"
     data = f"{images} {what} of {classes} classes{size}"
     return f"{start_of(recipe)}, {parameters} parameters; recipe {recipe.name}, {recipe.epochs} epochs; {data}"
 
 
-def kind_of(recipe: "Recipe", job: "Job") -> str:
+def kind_of(job: "Job") -> str:
     """What is trained on, in the plural."""
-    kinds = {"video": "clips", "actions": "keyframes", "detect": "pictures", "segment": "pictures"}
-    return kinds.get(recipe.task) or ("pictures" if job.model.config.rank == len("hw") else "clips")
+    return "pictures" if job.unit == "images" else job.unit
 
 
 def summary(options: Options, outcome: "Outcome", page: Path | None, kind: str) -> str:

@@ -31,6 +31,8 @@ class Examined(Generic[Data]):
     looks: Mapping[str, Looks]
     refused: str
     """Why training cannot open the data; empty if it can."""
+    unit: str = "pictures"
+    """What is counted, in the plural."""
 
 
 def preflight(

@@ -43,7 +43,7 @@ def page(examined: Examined[Any], report: Report) -> str:
         examined: The data sets and what was seen of them.
         report: What follows from it.
     """
-    parts = [*_head(report), *_findings(report), *_splits(report), *_classes(report)]
+    parts = [*_head(report), *_findings(report), *_splits(report, examined.unit), *_classes(report)]
     parts += [*_copies(examined, report), *_samples(examined)]
     return "\n".join([*parts, "</body></html>", ""])
 
@@ -69,12 +69,12 @@ def _findings(report: Report) -> Iterator[str]:
     yield f"<p>Normalise by mean {mean} and deviation {std} ({escape(str(report.normalisation['source']))}).</p>"
 
 
-def _splits(report: Report) -> Iterator[str]:
-    """Figures of the splits."""
+def _splits(report: Report, unit: str) -> Iterator[str]:
+    """Figures of the splits; ``unit`` is what is counted, in the plural."""
     yield "<h2>Splits</h2><table><tr><th></th>"
     yield "".join(f'<th class="n">{escape(split)}</th>' for split in report.splits) + "</tr>"
     for name, told in (
-        ("pictures", lambda facts: facts.images),
+        (unit, lambda facts: facts.images),
         ("unreadable", lambda facts: facts.unreadable),
         ("shorter side, least", lambda facts: facts.sides[0]),
         ("shorter side, median", lambda facts: facts.sides[1]),
@@ -110,7 +110,7 @@ def _copies(examined: Examined[Any], report: Report) -> Iterator[str]:
     for kind, groups in copies(examined.looks, report.limits).items():
         if not groups:
             continue
-        title = "The same file" if kind == "same" else "Nearly the same picture"
+        title = "The same file" if kind == "same" else f"Nearly the same {examined.unit.removesuffix('s')}"
         yield f"<h2>{title}</h2>"
         for group in sorted(groups, key=lambda group: -len({split for split, _ in group}))[:_GROUPS]:
             yield f'<div class="group">{"".join(_figure(examined, place) for place in group[:_IN_GROUP])}</div>'

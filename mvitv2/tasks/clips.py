@@ -25,7 +25,7 @@ from mvitv2.data.video.open import open_clip_files
 from mvitv2.data.video.sampling import Sampling
 from mvitv2.data.video.transforms import EvalClip
 from mvitv2.preprocessing import Preprocessing
-from mvitv2.tasks.evaluation import Evaluation, Examples, evaluating, evaluation, placed, probabilities
+from mvitv2.tasks.evaluation import Evaluation, Example, Examples, evaluating, evaluation, placed, probabilities
 from mvitv2.tasks.metrics import Tally
 from mvitv2.tasks.processes import ALONE, Processes
 from mvitv2.tasks.viewscores import ViewScores
@@ -128,6 +128,7 @@ def evaluate_views(
     precision: str = "fp32",
     examples: int = 24,
     on_batch: Callable[[int, int], None] | None = None,
+    on_answer: Callable[[Example], None] | None = None,
     processes: Processes = ALONE,
 ) -> ViewEvaluation:
     """Measure a model on several views of each clip; every clip counts once, however many processes share the work.
@@ -143,6 +144,8 @@ def evaluate_views(
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"`` (autocast).
         examples: How many mistakes are kept, and how many correct ones.
         on_batch: Called with clips done and clips in all, in the first process.
+        on_answer: Called with every clip that counts and what all its views say together, in the order of the data,
+            in the first process; with those whose scores were kept as well.
         processes: Those that call this together; the first one counts and keeps the scores, all get the result. An
             evaluation that was stopped may go on among more or fewer.
 
@@ -153,7 +156,7 @@ def evaluate_views(
     if model.config.num_classes != (classes := len(dataset.class_names)):
         raise ValueError(f"the model tells {model.config.num_classes} classes apart, the data has {classes}")
     place, files = placed(model, device), max(batch_size // views.count, 1)
-    count = _Count(dataset, views, examples)
+    count = _Count(dataset, views, examples, on_answer)
     about = {"views": str(views), "files": files, "batch": batch_size, "precision": precision}
     about |= {"model": fingerprint_of(model), "data": fingerprint_of_data(dataset), "classes": classes}
     store, started = processes.kept(lambda: None if folder is None else ViewScores(folder, about)), time.monotonic()
@@ -192,8 +195,10 @@ def viewed(
 class _Count:
     """What adds up over clips: the mean of the views, and each view."""
 
-    def __init__(self, dataset: ViewedClips, views: Views, examples: int):
-        self.names, self.views = list(dataset.class_names), views
+    def __init__(
+        self, dataset: ViewedClips, views: Views, examples: int, on_answer: Callable[[Example], None] | None
+    ):
+        self.names, self.views, self.on_answer = list(dataset.class_names), views, on_answer
         self.labels = torch.from_numpy(dataset.labels)
         self.mean, self.examples = Tally(len(self.names)), Examples(examples, len(self.names))
         self.right, self.batches, self.seen = torch.zeros(views.count, dtype=torch.int64), 0, 0
@@ -207,7 +212,7 @@ class _Count:
         if indices:
             labels, together = self.labels[indices], scores.double().mean(dim=1)
             self.mean.update(together, labels)
-            self.examples.add(indices, together, labels)
+            self.examples.add(indices, together, labels, self.on_answer)
             self.right += (scores.argmax(dim=2) == labels[:, None]).sum(dim=0)
 
     def result(self, seconds: float, scores: Path | None) -> ViewEvaluation:

@@ -102,6 +102,7 @@ def actions_job(data: str | Path, recipe: Recipe, settings: Settings) -> Job:
         collate=collate_actions,
         measure=measure_on(validation, files.names, recipe, settings),
         metric="map",
+        unit="keyframes",
         card=card_of(names, preprocessing, files.names),
         data={
             "name": Path(data).name,

@@ -34,6 +34,8 @@ class Job:
     """Samples of ``dataset`` to a batch that ``objective`` takes."""
     metric: str = "top1"
     """The figure of ``measure`` by which epochs are compared; more is better."""
+    unit: str = "images"
+    """What a sample of ``dataset`` is, in the plural, for people: ``"images"``, ``"clips"``, ``"keyframes"``."""
     card: Mapping[str, Any] = field(default_factory=dict)
     """What travels with the weights: classes, preprocessing."""
     data: Mapping[str, Any] = field(default_factory=dict)

@@ -68,6 +68,7 @@ def maskfeat_job(data: str | Path, recipe: Recipe, settings: Settings) -> Job:
         collate=collate if config.rank == len("hw") else collate_clips,
         measure=measure_on(found["val"], masks, recipe, settings),
         metric="explained",
+        unit="images" if config.rank == len("hw") else "clips",
         card={"preprocessing": preprocessing.to_dict(), "pretraining": "maskfeat"},
         data=data_facts(data, found),
     )

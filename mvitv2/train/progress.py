@@ -16,6 +16,8 @@ from mvitv2.tasks.spoken import seconds_spoken
 
 EVERY = 10.0
 """Seconds between plain lines."""
+SHORT = {"images": "img"}
+"""Units as a bar has room for them."""
 
 
 class Progress(Protocol):
@@ -46,13 +48,13 @@ class Progress(Protocol):
         ...
 
 
-def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
-    """An epoch in one line."""
+def epoch_line(row: Mapping[str, Any], epochs: int, unit: str = "images") -> str:
+    """An epoch in one line; ``unit`` is what is trained on, in the plural."""
     parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}", f"loss {row['train_loss']:.4f}"]
     if "top1" in row:
         parts.append(f"top-1 {100 * row['top1']:6.2f} %")
     parts += [f"{kind} AP {100 * row[f'{kind}_ap']:5.1f}" for kind in ("box", "mask") if f"{kind}_ap" in row]
-    parts += [f"lr {row['lr']:.2e}", f"{row['images_per_second']:.0f} images/s", seconds_spoken(row["seconds"])]
+    parts += [f"lr {row['lr']:.2e}", f"{row['images_per_second']:.0f} {unit}/s", seconds_spoken(row["seconds"])]
     return "  ".join(parts)
 
 
@@ -67,10 +69,11 @@ class Lines:
 
     Args:
         console: Where to.
+        unit: What is trained on, in the plural.
     """
 
-    def __init__(self, console: Console):
-        self.console, self.epochs = console, 0
+    def __init__(self, console: Console, unit: str = "images"):
+        self.console, self.unit, self.epochs = console, unit, 0
         self.spoken, self.began, self.first, self.steps = time.monotonic(), time.monotonic(), 0, 0
 
     def start(self, *, step: int, steps: int, epochs: int) -> None:
@@ -87,7 +90,7 @@ class Lines:
         left = (now - self.began) / max(values["step"] - self.first, 1) * (self.steps - values["step"])
         self.say(
             f"step {values['step']}/{self.steps}  loss {values['loss']:.4f}  lr {values['lr']:.2e}  "
-            f"{values['images_per_second']:.0f} images/s  {memory(values)}  {seconds_spoken(left)} left"
+            f"{values['images_per_second']:.0f} {self.unit}/s  {memory(values)}  {seconds_spoken(left)} left"
         )
 
     def evaluating(self, done: int, total: int) -> None:
@@ -96,7 +99,7 @@ class Lines:
     def epoch(self, row: Mapping[str, Any]) -> None:
         """The epoch's line."""
         self.spoken = time.monotonic()
-        self.say(epoch_line(row, self.epochs))
+        self.say(epoch_line(row, self.epochs, self.unit))
 
     def say(self, text: str) -> None:
         """A line."""
@@ -111,10 +114,11 @@ class Bar:
 
     Args:
         console: A terminal.
+        unit: What is trained on, in the plural.
     """
 
-    def __init__(self, console: Console):
-        self.console, self.epochs = console, 0
+    def __init__(self, console: Console, unit: str = "images"):
+        self.console, self.unit, self.epochs = console, unit, 0
         self.bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -137,7 +141,8 @@ class Bar:
     def step(self, values: Mapping[str, Any]) -> None:
         """Move it."""
         told = (
-            f"loss {values['loss']:.3f} lr {values['lr']:.1e} {values['images_per_second']:.0f} img/s {memory(values)}"
+            f"loss {values['loss']:.3f} lr {values['lr']:.1e} "
+            f"{values['images_per_second']:.0f} {SHORT.get(self.unit, self.unit)}/s {memory(values)}"
         )
         name = f"epoch {values['epoch']}/{self.epochs}"
         self.bars.update(self.task, completed=values["step"], description=name, told=told)
@@ -148,7 +153,7 @@ class Bar:
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """The epoch's line, above the bar."""
-        self.say(epoch_line(row, self.epochs))
+        self.say(epoch_line(row, self.epochs, self.unit))
 
     def say(self, text: str) -> None:
         """A line above the bar."""
@@ -243,7 +248,7 @@ def silent() -> Progress:
     return Lines(Console(quiet=True))
 
 
-def progress_on(console: Console | None = None) -> Progress:
-    """A bar where the console is a terminal, plain lines where it is not."""
+def progress_on(console: Console | None = None, unit: str = "images") -> Progress:
+    """A bar where the console is a terminal, plain lines where it is not; ``unit`` is what is trained on."""
     where = Console() if console is None else console
-    return Bar(where) if where.is_terminal else Lines(where)
+    return Bar(where, unit) if where.is_terminal else Lines(where, unit)

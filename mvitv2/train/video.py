@@ -47,6 +47,7 @@ def video_job(data: str | Path, recipe: Recipe, settings: Settings) -> Job:
         order=None if recipe.overfit_batches else training.order,
         collate=collate_clips,
         measure=measure_on(found["val"], recipe, settings),
+        unit="clips",
         card={
             "classes": names,
             "class_folders": list(training.classes),

@@ -51,6 +51,7 @@ def test_what_is_wrong_with_clips_is_found(clips, tmp_path, capsys):
     assert found["short"]["examples"] == [f"{clips / 'train' / 'dog' / 'short.mp4'}: 5 frames"]
     assert told.startswith("SPLIT  CLIPS") and "PICTURES" not in told
     assert "1 clip of train cannot be read" in told and "1 clip of train shorter than 16 frames 4 apart" in told
+    assert "<td>clips</td>" in page.read_text() and "picture" not in page.read_text()
     assert "<img" in page.read_text() and sheet.stat().st_size > 1000
 
 

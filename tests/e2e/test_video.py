@@ -1,6 +1,7 @@
 """Clips from the command line: trained, killed, measured, predicted, drawn, pre-trained, with actions in boxes."""
 
 import base64
+import csv
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from PIL import Image
 pytest.importorskip("av", reason="clips are read by PyAV: the extra video")
 
 from mvitv2.cli.__main__ import main
+from mvitv2.tasks.viewscores import read_view_scores
 from mvitv2.train.recipe import overridden
 from mvitv2.train.recipes import recipe
 from tests import films
@@ -60,7 +63,9 @@ def run(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run."""
     folder = tmp_path_factory.mktemp("runs")
     words = ["--recipe", written(folder, "clips_small"), "--output", str(folder / "run"), "--workers", "0"]
-    assert main(["train", str(clips), *words]) == 0
+    with redirect_stdout(io.StringIO()) as told:
+        assert main(["train", str(clips), *words]) == 0
+    assert told.getvalue().count(" clips/s  ") >= 3 and "images/s" not in told.getvalue()
     return folder / "run"
 
 
@@ -98,6 +103,29 @@ def test_an_evaluation_writes_a_page_too(run: Path, clips: Path, tmp_path: Path)
     assert "of 6 clips" in page
     assert "2x1" in page
     assert page.count('<figure class="sample') == 6
+
+
+def test_answers_and_rows_of_an_evaluation(run: Path, clips: Path, tmp_path: Path, capsys) -> None:
+    """A row for each clip with the mean of its views, the same where all scores are there already; one for the model."""
+    table, kept = tmp_path / "all.csv", tmp_path / "scores"
+    words = ["eval", str(run), str(clips), "--views", "2x3", "-j", "0", "--scores", str(kept), "--json", "-"]
+    answers = [tmp_path / "first.csv", tmp_path / "again.csv"]
+    for path in answers:
+        assert main([*words, "--predictions", str(path), "--results-file", str(table)]) == 0
+    figures, _ = json.JSONDecoder().raw_decode(capsys.readouterr().out)
+    _, places, views = read_view_scores(kept)
+    with answers[0].open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert answers[0].read_bytes() == answers[1].read_bytes() and places.tolist() == list(range(6))
+    best = views.astype(np.float64).mean(axis=1)
+    assert [row["predicted"] for row in rows] == [("left", "right")[place] for place in best.argmax(axis=1)]
+    assert [float(row["score"]) for row in rows] == pytest.approx(best.max(axis=1).tolist(), abs=1e-6)
+    assert [row["label"] for row in rows] == ["left"] * 3 + ["right"] * 3
+    assert [Path(row["file"]).parts[-3:-1] for row in rows] == [("val", row["label"]) for row in rows]
+    with table.open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert first == second and (first["crops"], first["images"], first["img_size"]) == ("6", "6", "24")
+    assert float(first["top1"]) == pytest.approx(100 * figures["top1"], abs=1e-3)
 
 
 def child(*words: str) -> subprocess.Popen[bytes]:
@@ -168,6 +196,7 @@ HELD = """
 import sys
 from pathlib import Path
 from mvitv2.cli.__main__ import main
+from mvitv2.tasks.viewscores import read_view_scores
 
 status = main(sys.argv[1:])
 held = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))

@@ -281,7 +281,7 @@ def test_a_bar_on_a_terminal_and_lines_elsewhere() -> None:
     told.evaluating(3, 10)
     told.epoch({"epoch": 1, "train_loss": 1.0, "top1": 0.5, "lr": 1e-3, "images_per_second": 9.0, "seconds": 61.0})
     told.close()
-    assert "epoch 1/2  loss 1.0000  top-1  50.00 %" in terminal.export_text()
+    assert "epoch 1/2  loss 1.0000  top-1  50.00 %  lr 1.00e-03  9 images/s" in terminal.export_text()
     assert [seconds_spoken(s) for s in (5, 61, 7500, 100000)] == ["5 s", "1 min 1 s", "2 h 5 min", "1 d 3 h"]
 
 

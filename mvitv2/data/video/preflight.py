@@ -156,7 +156,7 @@ def examine_clips(
 
         seen[split] = looks(dataset, threads=threads, cached=cached, on_progress=told)
     data = os.fspath(spec) if isinstance(spec, str | os.PathLike) else str(spec)
-    return Examined(str(data), datasets, seen, refused)
+    return Examined(str(data), datasets, seen, refused, "clips")
 
 
 def _opened(spec: Spec, need: Sequence[str], options: dict[str, Any]) -> tuple[Mapping[str, Labelled], str]:
