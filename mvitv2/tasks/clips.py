@@ -157,8 +157,7 @@ def evaluate_views(
         raise ValueError(f"the model tells {model.config.num_classes} classes apart, the data has {classes}")
     place, files = placed(model, device), max(batch_size // views.count, 1)
     count = _Count(dataset, views, examples, on_answer)
-    about = {"views": str(views), "files": files, "batch": batch_size, "precision": precision}
-    about |= {"model": fingerprint_of(model), "data": fingerprint_of_data(dataset), "classes": classes}
+    about = {"files": files, "batch": batch_size, "precision": precision, **_about(model, dataset, views)}
     store, started = processes.kept(lambda: None if folder is None else ViewScores(folder, about)), time.monotonic()
     for record in store.records() if store is not None else ():
         count.add(*record)
@@ -181,6 +180,12 @@ def evaluate_views(
     return processes.led(lambda: count.result(time.monotonic() - started, store and store.path))
 
 
+def _about(model: MViT, dataset: ViewedClips, views: Views) -> dict[str, Any]:
+    """What scores are of, as plain values."""
+    made = {"model": fingerprint_of(model), "data": fingerprint_of_data(dataset)}
+    return {**made, "views": str(views), "classes": len(dataset.class_names)}
+
+
 def viewed(
     model: MViT, clips: Tensor, views: Views, device: torch.device, *, batch_size: int, precision: str
 ) -> Tensor:
@@ -195,9 +200,7 @@ def viewed(
 class _Count:
     """What adds up over clips: the mean of the views, and each view."""
 
-    def __init__(
-        self, dataset: ViewedClips, views: Views, examples: int, on_answer: Callable[[Example], None] | None
-    ):
+    def __init__(self, dataset: ViewedClips, views: Views, examples: int, on_answer: Callable[[Example], None] | None):
         self.names, self.views, self.on_answer = list(dataset.class_names), views, on_answer
         self.labels = torch.from_numpy(dataset.labels)
         self.mean, self.examples = Tally(len(self.names)), Examples(examples, len(self.names))
