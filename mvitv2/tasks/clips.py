@@ -157,7 +157,7 @@ def evaluate_views(
         raise ValueError(f"the model tells {model.config.num_classes} classes apart, the data has {classes}")
     place, files = placed(model, device), max(batch_size // views.count, 1)
     count = _Count(dataset, views, examples, on_answer)
-    about = {"files": files, "batch": batch_size, "precision": precision, **_about(model, dataset, views)}
+    about = {**_about(model, dataset, views), "files": files, "batch": batch_size, "precision": precision}
     store, started = processes.kept(lambda: None if folder is None else ViewScores(folder, about)), time.monotonic()
     for record in store.records() if store is not None else ():
         count.add(*record)
@@ -182,8 +182,8 @@ def evaluate_views(
 
 def _about(model: MViT, dataset: ViewedClips, views: Views) -> dict[str, Any]:
     """What scores are of, as plain values."""
-    made = {"model": fingerprint_of(model), "data": fingerprint_of_data(dataset)}
-    return {**made, "views": str(views), "classes": len(dataset.class_names)}
+    weights, data = fingerprint_of(model), fingerprint_of_data(dataset)
+    return {"views": str(views), "model": weights, "data": data, "classes": len(dataset.class_names)}
 
 
 def viewed(

@@ -106,7 +106,7 @@ def test_an_evaluation_writes_a_page_too(run: Path, clips: Path, tmp_path: Path)
 
 
 def test_answers_and_rows_of_an_evaluation(run: Path, clips: Path, tmp_path: Path, capsys) -> None:
-    """A row for each clip with the mean of its views, the same where all scores are there already; one for the model."""
+    """A row for each clip with the mean of its views, the same where scores are kept; one for the model."""
     table, kept = tmp_path / "all.csv", tmp_path / "scores"
     words = ["eval", str(run), str(clips), "--views", "2x3", "-j", "0", "--scores", str(kept), "--json", "-"]
     answers = [tmp_path / "first.csv", tmp_path / "again.csv"]
