@@ -2,6 +2,8 @@
 // over the result.
 #pragma once
 
+#include <functional>
+
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 
@@ -81,12 +83,33 @@ inline void fetch(const BF16* from, int64_t n, int64_t part, int64_t parts) {
     _mm_prefetch(reinterpret_cast<const char*>(from + i * LINE_OF_CACHE), _MM_HINT_T1);
 }
 
-// Packed rows, so many blocks of them that lie together, times a packed right side.
+// Packs block number `block` of columns, so many steps of depth from `step` on.
+using Packing = std::function<void(int64_t block, int64_t step, int64_t steps, BF16* to)>;
+
+// The right side of products, or a slice of its depth, a block of 32 columns at a time: packed before, or when asked for.
+struct Columns {
+  const BF16* tiles;   // of all columns, or room for one block
+  int64_t next, size;  // from 16 columns to the next, in numbers; what of that is read
+  const Packing* packing = nullptr;
+  int64_t step = 0, steps = 0;
+
+  const BF16* block(int64_t j) const {
+    if (!packing) return tiles + 2 * j * next;
+    (*packing)(j, step, steps, const_cast<BF16*>(tiles));
+    return tiles;
+  }
+  // What will be read for a block is asked for before.
+  void ask(int64_t j, int64_t part, int64_t parts) const {
+    for (int half = 0; !packing && half < 2; half++) fetch(tiles + (2 * j + half) * next, size, part, parts);
+  }
+};
+
+// Packed rows, so many blocks of them that lie together, times columns.
 struct Sides {
   const BF16* left;
   int64_t left_next;  // from 16 lines to the next, in numbers
-  const BF16* right;
-  int64_t right_next, steps;
+  Columns right;
+  int64_t steps;
   int64_t blocks;  // of rows
 };
 
@@ -96,12 +119,12 @@ void whole_sums(const Sides& sides, int64_t row, int64_t from, int64_t to, float
   Pending<Done> pending{done};
   int turn = 0;
   for (int64_t j = from; j < to; j++) {
-    const BF16* columns = sides.right + 2 * j * sides.right_next;
+    const BF16* columns = sides.right.block(j);
     for (int64_t i = 0; i < sides.blocks; i++, turn ^= 1) {
-      if (j + 1 < to) fetch(columns + 2 * sides.right_next, 2 * sides.right_next, i, sides.blocks);
+      if (j + 1 < to) sides.right.ask(j + 1, i, sides.blocks);
       float* block = sums + turn * BLOCK * BLOCK;
       const int64_t first = row + i * BLOCK;
-      block_product<P>(sides.left + 2 * i * sides.left_next, sides.left_next, columns, sides.right_next, sides.steps, block,
+      block_product<P>(sides.left + 2 * i * sides.left_next, sides.left_next, columns, sides.right.next, sides.steps, block,
                        BLOCK, [&](int64_t s) {
                          pending(s, sides.steps);
                          done.ask(first, j * BLOCK, s * BLOCK / sides.steps, (s + 1) * BLOCK / sides.steps);
@@ -118,16 +141,15 @@ void sliced_sums(const Sides& sides, int64_t row, int64_t from, int64_t to, floa
   Pending<Done> pending{done};
   const int64_t stride = (to - from) * BLOCK;
   for (int64_t j = from; j < to; j++) {
-    const BF16* columns = sides.right + 2 * j * sides.right_next;
+    const BF16* columns = sides.right.block(j);
+    const int64_t right_next = sides.right.next;
     for (int64_t i = 0; i < sides.blocks; i++) {
-      if (j + 1 < to)
-        for (int half = 2; half < 4; half++)
-          fetch(columns + half * sides.right_next, sides.steps * P * TILE_SIZE, i, sides.blocks);
+      if (j + 1 < to) sides.right.ask(j + 1, i, sides.blocks);
       float* block = sums + i * BLOCK * stride + (j - from) * BLOCK;
       const BF16* lines = sides.left + 2 * i * sides.left_next;
       const auto meanwhile = [&](int64_t s) { pending(s, sides.steps); };
-      if (starts) block_product<P>(lines, sides.left_next, columns, sides.right_next, sides.steps, block, stride, meanwhile);
-      else block_product<P, true>(lines, sides.left_next, columns, sides.right_next, sides.steps, block, stride, meanwhile);
+      if (starts) block_product<P>(lines, sides.left_next, columns, right_next, sides.steps, block, stride, meanwhile);
+      else block_product<P, true>(lines, sides.left_next, columns, right_next, sides.steps, block, stride, meanwhile);
       if (ends) pending.next(block, stride, row + i * BLOCK, j * BLOCK);
     }
   }
@@ -139,22 +161,28 @@ constexpr int64_t FEW_BYTES = 1 << 16;    // of them where the weights stay ther
 constexpr int64_t RIGHT_BYTES = 1 << 19;  // of weights that stay
 constexpr int64_t MOST_STEPS = 48;        // of depth, times parts, that are summed at once
 
-// rows (M, K) times a packed right side, for rows of blocks `first` to `last` and columns of blocks `from` to `to`. A
+// What rows are multiplied with: tiles, or what packs them when they are needed, for columns that are too many to stay.
+struct Right {
+  const BF16* tiles = nullptr;
+  Packing packing;
+};
+
+// rows (M, K) times a right side, for rows of blocks `first` to `last` and columns of blocks `from` to `to`. A
 // long depth is summed slice by slice, so that many rows fit where they are read from again and again.
 template <int P, typename S, typename T>
 struct TileProduct {
   const Matrix<S>& rows;
   const Norm& norm;
-  const BF16* right;
+  const Right& right;
   const Finish<T>& finish;
   const int64_t deep, slice;  // steps, all of them and at once
-  TileBuffer left;
+  TileBuffer left, room;
   Floats sums;
   Units units;
 
-  TileProduct(const Matrix<S>& x, const Norm& n, const BF16* packed, const Finish<T>& f, int64_t height, int64_t width)
-      : rows(x), norm(n), right(packed), finish(f), deep(steps(x.depth)), slice(at_once(x, n)),
-        left(height * left_size(x, n)), sums((slice < deep ? height * width : 2) * BLOCK * BLOCK) {}
+  TileProduct(const Matrix<S>& x, const Norm& n, const Right& r, const Finish<T>& f, int64_t height, int64_t width)
+      : rows(x), norm(n), right(r), finish(f), deep(steps(x.depth)), slice(at_once(x, n)), left(height * left_size(x, n)),
+        room(right.tiles ? 0 : 2 * slice * P * TILE_SIZE), sums((slice < deep ? height * width : 2) * BLOCK * BLOCK) {}
 
   static int64_t at_once(const Matrix<S>& rows, const Norm& norm) {
     return norm.gamma ? steps(rows.depth) : std::min(steps(rows.depth), MOST_STEPS / P);
@@ -168,13 +196,19 @@ struct TileProduct {
     return std::max<int64_t>(1, (weights <= RIGHT_BYTES ? FEW_BYTES : LEFT_BYTES) / bytes);
   }
 
+  Columns columns(int64_t step, int64_t some) {
+    const int64_t size = some * P * TILE_SIZE;
+    if (right.tiles) return {right.tiles + step * P * TILE_SIZE, deep * P * TILE_SIZE, size};
+    return {room.data(), size, size, &right.packing, step, some};
+  }
+
   void run(int64_t first, int64_t last, int64_t from, int64_t to) {
     for (int64_t s = 0; s < deep; s += slice) {
       const int64_t some = std::min(slice, deep - s), next = some * P * TILE_SIZE;
       Matrix<S> part = rows;
       part.data += s * DEPTH * rows.deep, part.depth = std::min(some * DEPTH, rows.depth - s * DEPTH);
       pack_rows<P>(part, norm, first, last, left.data());
-      const Sides sides{left.data(), next, right + s * P * TILE_SIZE, deep * P * TILE_SIZE, some, last - first};
+      const Sides sides{left.data(), next, columns(s, some), some, last - first};
       if (slice == deep) whole_sums<P>(sides, first * BLOCK, from, to, sums.data(), finish);
       else sliced_sums<P>(sides, first * BLOCK, from, to, sums.data(), s == 0, s + slice >= deep, finish);
     }
@@ -183,7 +217,7 @@ struct TileProduct {
 
 // All of it; threads share rows, and columns where rows are few.
 template <int P, typename S, typename T>
-void tile_product(const Matrix<S>& rows, const Norm& norm, const BF16* right, const Finish<T>& finish) {
+void tile_product(const Matrix<S>& rows, const Norm& norm, const Right& right, const Finish<T>& finish) {
   using Task = TileProduct<P, S, T>;
   const int64_t height = blocks(rows.lines), most = Task::most(rows, norm, finish.columns);
   const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
@@ -197,6 +231,16 @@ void tile_product(const Matrix<S>& rows, const Norm& norm, const BF16* right, co
       if (first < height && from < width) task.run(first, std::min(height, first + chunk), from, std::min(width, from + group));
     }
   });
+}
+
+// A right side (N, K) that is packed block by block.
+template <int P, typename T>
+Packing packed_later(const Matrix<T>& m) {
+  return [m](int64_t block, int64_t step, int64_t some, BF16* to) {
+    Matrix<T> part = m;
+    part.data += step * DEPTH * m.deep, part.depth = std::min(some * DEPTH, m.depth - step * DEPTH);
+    pack<Side::right, P>(part, 2 * block, 2 * block + 2, to);
+  };
 }
 
 template <Side side, int P, typename T>

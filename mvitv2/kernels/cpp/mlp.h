@@ -69,8 +69,9 @@ struct MLPTask {
     for (int64_t s = 0; s < hidden; s += slice) {
       const int64_t some = std::min(slice, hidden - s);
       const Between<P, std::is_same_v<S, BF16>> between{middle.data(), some, one.bias, one.columns, row, s * DEPTH};
-      whole_sums<P>({left.data(), deep * tiles, one.weight, deep * tiles, deep, height}, row, s, s + some, pair.data(), between);
-      const Sides sides{middle.data(), some * tiles, two.weight + s * tiles, hidden * tiles, some, height};
+      const Columns first_layer{one.weight, deep * tiles, deep * tiles}, second_layer{two.weight + s * tiles, hidden * tiles, some * tiles};
+      whole_sums<P>({left.data(), deep * tiles, first_layer, deep, height}, row, s, s + some, pair.data(), between);
+      const Sides sides{middle.data(), some * tiles, second_layer, some, height};
       sliced_sums<P>(sides, row, 0, width, sums.data(), s == 0, s + slice >= hidden, finish);
     }
   }

@@ -40,9 +40,8 @@ Tensor tile_pack(const Tensor& weight) {
 
 // Rows (M, K) times tiles of (N, K), to rows (M, N).
 template <typename T>
-void multiply_rows(const Tensor& given, const Norm& norm, const Tensor& tiles, int parts, const Finish<T>& finish) {
+void multiply_rows(const Tensor& given, const Norm& norm, const Right& right, int parts, const Finish<T>& finish) {
   const Tensor rows = packable(given);
-  const BF16* right = tiles.const_data_ptr<BF16>();
   dispatch(rows, [&](auto zero) {
     using S = decltype(zero);
     if constexpr (std::is_same_v<S, float>)
@@ -73,7 +72,7 @@ Tensor tile_linear(const Tensor& x, const Tensor& packed, const Maybe& bias, int
                 " packed numbers are no weight (", features, ", ", depth, ") in ", x.scalar_type());
     const T* plus = residual ? added.const_data_ptr<T>() : nullptr;
     const Finish<T> finish{out.data_ptr<T>(), rows.size(0), features, pointer(shift), plus, activated};
-    multiply_rows<T>(rows, Norm{pointer(scale), pointer(offset), eps}, packed, PARTS<T>, finish);
+    multiply_rows<T>(rows, Norm{pointer(scale), pointer(offset), eps}, Right{packed.const_data_ptr<BF16>(), {}}, PARTS<T>, finish);
   });
   return out;
 }
@@ -109,16 +108,33 @@ Tensor tile_mlp(const Tensor& x, const Tensor& packed1, const Maybe& bias1, int6
   return out;
 }
 
+// What is too much for the caches is packed when it is needed, if that is not too often.
+constexpr int64_t PACKED_BYTES = 1 << 20, MOST_TIMES = 3;
+
+// The right side of a product of `height` rows that is made once; `tiles` and `from` keep what it points to.
+template <typename T>
+Right right_side(const Tensor& given, int parts, int64_t height, Tensor& from, Tensor& tiles) {
+  from = packable(given);
+  const int64_t bytes = tiled_size(from.size(0), from.size(1), parts) * static_cast<int64_t>(sizeof(BF16));
+  const int64_t rows = tiled_size(height, std::min(from.size(1), MOST_STEPS / parts * DEPTH), parts) * static_cast<int64_t>(sizeof(BF16));
+  if (bytes <= PACKED_BYTES || rows > MOST_TIMES * LEFT_BYTES)
+    return tiles = packed_right<T>(from, parts), Right{tiles.const_data_ptr<BF16>(), {}};
+  if constexpr (std::is_same_v<T, float>)
+    if (parts == 3) return {nullptr, packed_later<3>(matrix<T>(from))};
+  return {nullptr, packed_later<1>(matrix<T>(from))};
+}
+
 Tensor tile_matmul(const Tensor& a, const Tensor& b, const Maybe& bias, at::ScalarType dtype) {
   check_tiles();
   TORCH_CHECK(a.dim() == 2 && b.dim() == 2 && a.size(1) == b.size(0), "mvitv2: no product of ", a.sizes(), " and ", b.sizes());
   const int parts = a.scalar_type() == at::kFloat && b.scalar_type() == at::kFloat ? 3 : 1;
-  Tensor tiles, out = at::empty({a.size(0), b.size(1)}, a.options().dtype(dtype));
+  Tensor from, tiles, out = at::empty({a.size(0), b.size(1)}, a.options().dtype(dtype));
   const Tensor shift = floats(bias);
-  dispatch(b, [&](auto zero) { tiles = packed_right<decltype(zero)>(b.t(), parts); });
+  Right right;
+  dispatch(b, [&](auto zero) { right = right_side<decltype(zero)>(b.t(), parts, a.size(0), from, tiles); });
   dispatch(out, [&](auto zero) {
     using T = decltype(zero);
-    multiply_rows<T>(a, Norm(), tiles, parts, Finish<T>{out.data_ptr<T>(), out.size(0), out.size(1), pointer(shift), nullptr, false});
+    multiply_rows<T>(a, Norm(), right, parts, Finish<T>{out.data_ptr<T>(), out.size(0), out.size(1), pointer(shift), nullptr, false});
   });
   return out;
 }
