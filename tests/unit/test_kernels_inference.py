@@ -9,7 +9,8 @@ from torch import nn
 
 from mvitv2.kernels import optimize_for_inference
 from mvitv2.kernels.cpp.remembered import Remembering, RememberingAttention
-from mvitv2.kernels.inference import FusedBlock, PackedLinear
+from mvitv2.kernels.inference import FusedBlock
+from mvitv2.kernels.packed import PackedLinear
 from mvitv2.models import create_model
 
 CASES = {
@@ -98,7 +99,7 @@ def test_what_is_remembered_follows_size_and_weights() -> None:
     attention = next(m for m in fast.modules() if isinstance(m, RememberingAttention))
     for given in (pixels, larger, pixels):
         torch.testing.assert_close(fast(given), model.eval()(given), rtol=0, atol=1e-5)
-    assert len(attention.made) == 4  # two axes of two sizes
+    assert len([key for key in attention.made if key[0] != "call"]) == 4  # two axes of two sizes
     other, _ = small("mvitv2_t")
     with torch.no_grad():
         for name, value in other.named_parameters():
@@ -106,6 +107,32 @@ def test_what_is_remembered_follows_size_and_weights() -> None:
     fast.load_state_dict(other.state_dict())
     torch.testing.assert_close(fast(larger), other.eval()(larger), rtol=0, atol=1e-5)
     assert not any(m.made for m in pickle.loads(pickle.dumps(fast)).modules() if isinstance(m, Remembering))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pictures_of_a_batch_are_answered_as_each_alone(dtype: torch.dtype) -> None:
+    """Where they are large, attention takes some of them after others."""
+    fast = optimize_for_inference(create_model("mvitv2_t", num_classes=7), dtype=dtype)
+    pixels = torch.randn(3, 3, 224, 224, dtype=dtype)
+    with torch.inference_mode():
+        together, alone = fast(pixels), torch.cat([fast(one) for one in pixels.split(1)])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
+
+
+def test_gradients_of_parameters_flow_where_they_are_asked_for_again() -> None:
+    model, pixels = small("mvitv2_t")
+    fast = optimize_for_inference(model)
+    attention = next(m for m in fast.modules() if isinstance(m, RememberingAttention))
+    fast(pixels)
+    attention.requires_grad_(True)
+    fast(pixels).square().sum().backward()
+    model.eval()(pixels).square().sum().backward()
+    wanted = dict(model.named_parameters())
+    names = {name for name, p in fast.named_parameters() if p.requires_grad and "qkv" not in name}
+    assert any("pool_q" in name for name in names) and any("rel_pos" in name for name in names)
+    for name, parameter in fast.named_parameters():
+        if name in names:
+            torch.testing.assert_close(parameter.grad, wanted[name].grad, rtol=1e-4, atol=1e-4)
 
 
 def test_norms_are_read_where_products_begin_with_them() -> None:

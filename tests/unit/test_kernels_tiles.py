@@ -34,6 +34,14 @@ def poisoned():
     torch.use_deterministic_algorithms(False)
 
 
+@pytest.fixture
+def one_thread_after():
+    """As many threads as before, after a test that changes them."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @hypothesis.settings(max_examples=30, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
 @hypothesis.given(
     rows=SIZES,
@@ -50,6 +58,21 @@ def test_a_product_of_any_size_and_layout(rows, depth, columns, dtype, turned) -
     found = torch.ops.mvitv2_cpu.tile_matmul(left, right, bias, dtype)
     close(found, a.double() @ b.double() + bias, TOLERANCE[dtype])
     assert torch.equal(found, torch.ops.mvitv2_cpu.tile_matmul(left, right, bias, dtype))
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("rows, depth, columns", [(70, 1700, 401), (300, 1000, 700), (1500, 2000, 500)])
+def test_a_right_side_too_large_for_the_caches(
+    rows: int, depth: int, columns: int, threads: int, dtype: torch.dtype, one_thread_after: None
+) -> None:
+    """It is packed a block of columns at a time, once or a few times; where that were too often, all of it before."""
+    torch.set_num_threads(threads)
+    a, b = torch.randn(rows, depth).to(dtype), torch.randn(depth, columns).to(dtype)
+    wanted = a.double() @ b.double()
+    for left, right in itertools.product((a, a.t().contiguous().t()), (b, b.t().contiguous().t())):
+        close(torch.ops.mvitv2_cpu.tile_matmul(left, right, None, dtype), wanted, TOLERANCE[dtype])
 
 
 @pytest.mark.usefixtures("poisoned")

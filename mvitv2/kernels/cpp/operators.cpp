@@ -107,12 +107,19 @@ Attention attention(const Tensor& q, const Tensor& k, const std::vector<Tensor>&
   return a;
 }
 
+// To out (B, N', h, d); the logarithms of sums of exponentials (B, h, N').
+Tensor attend_to(const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<Tensor>& terms, int64_t residual_from,
+                 Tensor& out) {
+  const Attention a = attention(q, k, terms, residual_from);
+  Tensor to = out.transpose(1, 2), lse = at::empty({a.batch, a.heads, a.queries}, q.options().dtype(at::kFloat));
+  dispatch(q, [&](auto zero) { attention_forward<decltype(zero)>(a, inputs(q, k, v, terms), to, lse); });
+  return lse;
+}
+
 std::tuple<Tensor, Tensor> attend(const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<Tensor>& terms,
                                   int64_t residual_from) {
-  const Attention a = attention(q, k, terms, residual_from);
-  Tensor out = at::empty({a.batch, a.queries, a.heads, a.channels}, q.options()), to = out.transpose(1, 2);
-  Tensor lse = at::empty({a.batch, a.heads, a.queries}, q.options().dtype(at::kFloat));
-  dispatch(q, [&](auto zero) { attention_forward<decltype(zero)>(a, inputs(q, k, v, terms), to, lse); });
+  Tensor out = at::empty({q.size(0), q.size(2), q.size(1), q.size(3)}, q.options());
+  const Tensor lse = attend_to(q, k, v, terms, residual_from, out);
   return {out, lse};
 }
 
@@ -127,6 +134,61 @@ std::vector<Tensor> attend_backward(const Tensor& dy, const Tensor& q, const Ten
   const Tensor upstream = dense_channels(dy).transpose(1, 2);
   dispatch(q, [&](auto zero) { attention_backward<decltype(zero)>(a, upstream, in, lse, to); });
   return {to.begin(), to.begin() + 3 + static_cast<int64_t>(terms.size())};
+}
+
+// Pooling attention up to its last projection, where no gradients are asked for.
+struct PooledAttention {
+  int64_t heads;
+  const std::vector<Tensor>&pools, &rows;  // a kernel's weights and a norm's two vectors, three times; as in `tile_terms`
+  Ints grid, sizes;                        // a kernel, its stride and its padding, of queries and of keys
+  at::ArrayRef<double> eps;
+  int64_t residual_from;
+
+  Ints size(int i, int which) const { return sizes.slice((i ? 9 : 0) + 3 * which, 3); }
+
+  // Queries, keys and values (b, L, 3 h d) to (b, L', h, d).
+  void operator()(const Tensor& qkv, Tensor out) const {
+    const Tensor parts = qkv.unflatten(2, {3, heads, -1});
+    std::array<Tensor, 3> pooled;
+    for (int i = 0; i < 3; i++)
+      pooled[i] = pool_norm(parts.select(2, i), pools[3 * i], pools[3 * i + 1], pools[3 * i + 2], grid, size(i, 0), size(i, 1),
+                            size(i, 2), eps[i]).transpose(1, 2);
+    const Tensor& q = pooled[0];
+    std::vector<Tensor> terms;
+    if (!rows.empty()) {
+      const Pooling p = of_queries(qkv);
+      const Tensor on_grid = q.narrow(2, p.prefix, q.size(2) - p.prefix);
+      terms = tile_terms(on_grid, rows, p.pooled);
+      const Tensor nothing = at::zeros({q.size(0), heads, on_grid.size(2), 1}, q.options());
+      terms.insert(terms.begin(), 3 - rows.size(), nothing);  // an image is a clip of one frame
+    }
+    attend_to(q, pooled[1], pooled[2], terms, residual_from, out);
+  }
+
+  Pooling of_queries(const Tensor& x) const {
+    const Tensor heads_apart = x.select(2, 0).unsqueeze(2).unsqueeze(3).expand({-1, -1, heads, pools[0].size(1)});
+    return pooling(heads_apart, pools[0], grid, size(0, 0), size(0, 1), size(0, 2), eps[0]);
+  }
+};
+
+// Of what is projected, so much lies in memory at a time: it is read soon, while it is in the caches.
+constexpr int64_t PROJECTED_BYTES = 4 << 20;
+
+// Norm, projection and pooling attention of (B, L, C) in one call, some samples after others: (B, L', h d).
+Tensor attention_at_once(const Tensor& x, const Tensor& packed, const Maybe& bias, const Maybe& gamma, const Maybe& beta,
+                         double norm_eps, int64_t heads, const std::vector<Tensor>& pools, const std::vector<Tensor>& rows,
+                         Ints grid, Ints sizes, at::ArrayRef<double> eps, int64_t residual_from) {
+  TORCH_CHECK(x.dim() == 3 && x.size(0) > 0 && pools.size() == 9 && sizes.size() == 18 && eps.size() == 3, "mvitv2: ", x.sizes(),
+              " are no tokens of samples, or there are not three poolings");
+  const PooledAttention attend{heads, pools, rows, grid, sizes, eps, residual_from};
+  const int64_t channels = heads * pools[0].size(1), samples = x.size(0);
+  Tensor out = at::empty({samples, attend.of_queries(x).tokens(), heads, pools[0].size(1)}, x.options());
+  const int64_t bytes = x.size(1) * 3 * channels * x.element_size(), some = std::max<int64_t>(1, PROJECTED_BYTES / bytes);
+  for (int64_t first = 0; first < samples; first += some) {
+    const int64_t n = std::min(some, samples - first);
+    attend(tile_linear(x.narrow(0, first, n), packed, bias, 3 * channels, false, {}, gamma, beta, norm_eps), out.narrow(0, first, n));
+  }
+  return out.flatten(2);
 }
 
 // What products are made of here.
@@ -154,6 +216,8 @@ TORCH_LIBRARY(mvitv2_cpu, m) {
         "int[] padding, float eps) -> Tensor");
   m.def("pool_norm_backward(Tensor dy, Tensor x, Tensor weight, Tensor gamma, int[] grid, int[] kernel, int[] stride, "
         "int[] padding, float eps) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("attention_at_once(Tensor x, Tensor packed, Tensor? bias, Tensor? gamma, Tensor? beta, float norm_eps, int heads, "
+        "Tensor[] pools, Tensor[] rows, int[] grid, int[] sizes, float[] eps, int residual_from) -> Tensor");
   m.def("attend(Tensor q, Tensor k, Tensor v, Tensor[] terms, int residual_from) -> (Tensor, Tensor)");
   m.def("attend_backward(Tensor dy, Tensor q, Tensor k, Tensor v, Tensor[] terms, Tensor lse, int residual_from) "
         "-> Tensor[]");
@@ -162,6 +226,7 @@ TORCH_LIBRARY(mvitv2_cpu, m) {
 TORCH_LIBRARY_IMPL(mvitv2_cpu, CPU, m) {
   m.impl("pool_norm", &pool_norm);
   m.impl("pool_norm_backward", &pool_norm_backward);
+  m.impl("attention_at_once", &attention_at_once);
   m.impl("attend", &attend);
   m.impl("attend_backward", &attend_backward);
   m.impl("max_pool", &pooled_maxima);

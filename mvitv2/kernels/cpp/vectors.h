@@ -40,7 +40,16 @@ inline Vec load(const BF16* p, int64_t n) {
   return std::get<0>(at::vec::convert_bfloat16_float(at::vec::Vectorized<BF16>::loadu(p, n)));
 }
 inline void store(float* p, const Vec& v, int64_t n = W) { v.store(p, n); }
+#if defined(CPU_CAPABILITY_AVX512) && defined(__AVX512BF16__)
+// PyTorch's own rounding is a dozen instructions; subnormal numbers become 0.
+inline void store(BF16* p, const Vec& v, int64_t n = W) {
+  const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(v);
+  if (n >= W) _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), rounded);
+  else _mm256_mask_storeu_epi16(p, (1u << n) - 1, rounded);
+}
+#else
 inline void store(BF16* p, const Vec& v, int64_t n = W) { at::vec::convert_float_bfloat16(v, v).store(p, n); }
+#endif
 
 inline float sum(const Vec& v) {
   return at::vec::vec_reduce_all<float>([](const Vec& a, const Vec& b) { return a + b; }, v);
