@@ -71,7 +71,8 @@ def over_grid(x: Tensor, grid: Grid, layer: Layer) -> tuple[Tensor, Grid]:
         ``(B, L', C')`` and ``grid'``.
     """
     p = num_prefix(x, grid)
-    lattice = layer(x[:, p:].transpose(1, 2).unflatten(2, grid))
+    # the grid before the channels move: of a single picture, PyTorch sees in these strides alone where channels lie
+    lattice = layer(x[:, p:].unflatten(1, grid).movedim(-1, 1))
     tokens = lattice.flatten(2).transpose(1, 2)
     return torch.cat((x[:, :p], tokens), dim=1) if p else tokens, tuple(lattice.shape[2:])
 
