@@ -17,13 +17,14 @@ from torch import nn
 
 from mvitv2.core.attend import Attend, reference
 from mvitv2.core.attention import MultiScaleAttention, Run, pooling_attention
-from mvitv2.core.layers import PoolTokens, norm_then_pool, pool_then_norm
+from mvitv2.core.layers import MLP, PoolTokens, norm_then_pool, pool_then_norm
 
 from . import cpp, triton
 from .auto import Choice, auto, auto_pool, auto_whole, choice
 from .graphs import Graphed
 from .inference import optimize_for_inference
 from .linear import Linear, pays
+from .mlp import FusedMLP
 from .pooling import FAST, PLAIN
 from .sdpa import folded, masked
 
@@ -114,6 +115,8 @@ def use(model: Model, name: str) -> Model:
                 module.pool_tokens = whole.pool_tokens
         elif type(module) in (nn.Linear, Linear):
             module.__class__ = linear
+        elif type(module) in (MLP, FusedMLP):
+            module.__class__ = FusedMLP if linear is Linear else MLP
         elif type(module) in (PLAIN if not whole.max_pool else FAST):
             module.__class__ = (FAST if whole.max_pool else PLAIN)[type(module)]
     return model

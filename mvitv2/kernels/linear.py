@@ -9,9 +9,9 @@ Without gradients, and with matrix units, oneDNN is asked in one call that adds 
 of MViTv2-S) it took 0.5 to 1.0 times as long as PyTorch's own in both precisions, and less than the C++ operators,
 which pack the weight first, except in float32 from 784 inputs on (7.1 to 5.2 ms; 1.8 to 2.0 at 196).
 
-With gradients in float32, MKL is faster than the C++ operators for 196 inputs (a third less time in both directions),
-and for the gradient of the weight, whose depth is the number of inputs (8 to 13 ms for 12544 inputs, 96 to 288
-channels; all layers of MViTv2-S with 4 pictures 343 to 396).
+With gradients in float32, MKL is faster than the C++ operators for few inputs in both directions, and for the gradient
+of the weight if it sums over many (8 to 13 ms for 12544 inputs, 96 to 288 channels; for 784 inputs, 384 to 1536
+channels, it takes 6.0 where they take 4.4).
 """
 
 import platform
@@ -31,6 +31,9 @@ FEWEST_ROWS = 64
 
 MANY_ROWS = 512
 """From this many on it pays in float32."""
+
+DEEPEST_SUM = 4096
+"""Up to this many inputs, the gradient of a weight is faster by the matrix units in float32 too."""
 
 
 class Linear(nn.Linear):
@@ -163,10 +166,16 @@ class TileProduct(torch.autograd.Function):
         if wants[0]:
             dx = (rows @ weight if packing_costs(rows) else multiply(rows, weight, None, x.dtype)).view(x.shape)
         if wants[1]:
-            across, down = rows.t(), x.reshape(-1, x.shape[-1])
-            dweight = across @ down if x.dtype == torch.float32 else multiply(across, down, None, weight.dtype)
+            dweight = gradient_of_weight(rows, x.reshape(-1, x.shape[-1]), weight.dtype)
         dbias = torch.ops.mvitv2_cpu.column_sums(rows).to(ctx.bias_dtype) if ctx.bias_dtype and wants[2] else None
         return dx, dweight, dbias
+
+
+def gradient_of_weight(dy: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """``(N, o)`` and ``(N, i)`` to ``(o, i)``; in float32 by PyTorch's own product where it is faster."""
+    if dy.dtype == torch.float32 and x.shape[0] > DEEPEST_SUM:
+        return dy.t() @ x
+    return torch.ops.mvitv2_cpu.tile_matmul(dy.t(), x, None, dtype)
 
 
 def packing_costs(rows: Tensor) -> bool:

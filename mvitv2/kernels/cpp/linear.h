@@ -22,25 +22,32 @@ struct Finish {
   const float* bias;  // (columns), or null
   const T* residual;  // as the result, or null
   bool activated;
+  T* kept = nullptr;           // where sums go before they are activated, as the result, or null
+  const T* sloped = nullptr;   // what the slope of GELU there multiplies sums by, as the result, or null
 
   // Lines `from` to `to` of a block.
   void operator()(const float* block, int64_t stride, int64_t row, int64_t column, int64_t from, int64_t to) const {
     to = std::min(to, rows - row);
-    if (activated && residual) return write<true, true>(block, stride, row, column, from, to);
-    if (activated) return write<true, false>(block, stride, row, column, from, to);
-    if (residual) return write<false, true>(block, stride, row, column, from, to);
-    write<false, false>(block, stride, row, column, from, to);
+    if (sloped) return write<false, false, false, true>(block, stride, row, column, from, to);
+    if (activated && kept) return write<true, false, true, false>(block, stride, row, column, from, to);
+    if (activated && residual) return write<true, true, false, false>(block, stride, row, column, from, to);
+    if (activated) return write<true, false, false, false>(block, stride, row, column, from, to);
+    if (residual) return write<false, true, false, false>(block, stride, row, column, from, to);
+    write<false, false, false, false>(block, stride, row, column, from, to);
   }
 
-  template <bool curved, bool added>
+  template <bool curved, bool added, bool keeps, bool slopes>
   void write(const float* block, int64_t stride, int64_t row, int64_t column, int64_t from, int64_t to) const {
+    constexpr bool shorter = std::is_same_v<T, BF16>;
     for (int64_t j = 0; j < BLOCK && column + j < columns; j += W) {
       const __mmask16 mask = first(columns - column - j);
       const __m512 shift = bias ? numbers(bias + column + j, mask) : _mm512_setzero_ps();
       int64_t place = (row + from) * columns + column + j;
       for (int64_t i = from; i < to; i++, place += columns) {
         __m512 y = _mm512_add_ps(_mm512_load_ps(block + i * stride + j), shift);
-        if (curved) y = gelu<std::is_same_v<T, BF16>>(y);
+        if (keeps) put(kept + place, mask, y);
+        if (curved) y = gelu<shorter>(y);
+        if (slopes) y = _mm512_mul_ps(y, gelu_slope<shorter>(numbers(sloped + place, mask)));
         if (added) y = _mm512_add_ps(y, numbers(residual + place, mask));
         put(out + place, mask, y);
       }
@@ -54,6 +61,8 @@ struct Finish {
       const int64_t place = (row + i) * columns + column;
       __builtin_prefetch(out + place, 1);
       if (residual) __builtin_prefetch(residual + place);
+      if (kept) __builtin_prefetch(kept + place, 1);
+      if (sloped) __builtin_prefetch(sloped + place);
     }
   }
 };

@@ -35,8 +35,9 @@ struct Layer {
   int64_t columns;
 };
 
-constexpr int64_t MLP_BYTES = 2 << 20;   // of both weights, where one pass is faster than two: they stay in the caches
-constexpr int64_t ROWS_BYTES = 5 << 16;  // of packed rows and of sums at once
+constexpr int64_t MLP_BYTES = 3 << 20;   // of both weights, where one pass is faster than two: they stay in the caches
+constexpr int64_t ROWS_BYTES = 5 << 16;  // of packed rows and of sums at once, where weights stay in the caches
+constexpr int64_t MANY_BYTES = 1 << 20;  // where they do not, and are read once for all of these
 constexpr int64_t HIDDEN_STEPS = 24;     // of what lies between, times parts, at once
 
 // y = layer2(gelu(layer1(norm(x)))) + residual for some blocks of rows: slice by slice of what lies between.
@@ -58,9 +59,11 @@ struct MLPTask {
 
   static int64_t at_once(const Layer& one) { return std::min(steps(one.columns), std::max<int64_t>(1, HIDDEN_STEPS / P)); }
   // Blocks of rows at once.
-  static int64_t most(const Matrix<S>& rows, const Layer& two) {
+  static int64_t most(const Matrix<S>& rows, const Layer& one, const Layer& two) {
+    const int64_t weights = tiled_size(one.columns, rows.depth, P) + tiled_size(two.columns, one.columns, P);
+    const int64_t room = weights * static_cast<int64_t>(sizeof(BF16)) > 2 * RIGHT_BYTES ? MANY_BYTES : ROWS_BYTES;
     const int64_t bytes = BLOCK * (steps(rows.depth) * DEPTH * P * 2 + blocks(two.columns) * BLOCK * 4);
-    return std::max<int64_t>(1, ROWS_BYTES / bytes);
+    return std::max<int64_t>(1, room / bytes);
   }
 
   void run(int64_t first, int64_t last) {
@@ -81,7 +84,7 @@ struct MLPTask {
 template <int P, typename S>
 void mlp_product(const Matrix<S>& rows, const Norm& norm, const Layer& one, const Layer& two, const Finish<S>& finish) {
   using Task = MLPTask<P, S>;
-  const int64_t height = blocks(rows.lines), most = Task::most(rows, two);
+  const int64_t height = blocks(rows.lines), most = Task::most(rows, one, two);
   const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
   const int64_t chunks = std::max((height + most - 1) / most, std::min(threads, height));
   const int64_t chunk = (height + chunks - 1) / chunks;

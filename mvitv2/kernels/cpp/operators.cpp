@@ -212,6 +212,8 @@ TORCH_LIBRARY(mvitv2_cpu, m) {
   m.def("tile_mlp(Tensor x, Tensor packed1, Tensor? bias1, int hidden, Tensor packed2, Tensor? bias2, int features, "
         "Tensor? residual, Tensor? gamma, Tensor? beta, float eps) -> Tensor");
   m.def("tile_matmul(Tensor a, Tensor b, Tensor? bias, ScalarType dtype) -> Tensor");
+  m.def("tile_gelu_matmul(Tensor a, Tensor b, Tensor? bias) -> (Tensor, Tensor)");
+  m.def("tile_slope_matmul(Tensor a, Tensor b, Tensor before) -> Tensor");
   m.def("pool_norm(Tensor x, Tensor weight, Tensor gamma, Tensor beta, int[] grid, int[] kernel, int[] stride, "
         "int[] padding, float eps) -> Tensor");
   m.def("pool_norm_backward(Tensor dy, Tensor x, Tensor weight, Tensor gamma, int[] grid, int[] kernel, int[] stride, "
@@ -237,6 +239,8 @@ TORCH_LIBRARY_IMPL(mvitv2_cpu, CPU, m) {
   m.impl("tile_linear", &tile_linear);
   m.impl("tile_mlp", &tile_mlp);
   m.impl("tile_matmul", &tile_matmul);
+  m.impl("tile_gelu_matmul", &tile_gelu_matmul);
+  m.impl("tile_slope_matmul", &tile_slope_matmul);
 }
 
 }  // namespace mvitv2

@@ -67,6 +67,8 @@ def register() -> None:
     torch.library.register_fake(f"{NAMESPACE}::max_pool", _max_pooled_shape)
     torch.library.register_fake(f"{NAMESPACE}::max_pool_backward", _max_pooled_gradient_shape)
     torch.library.register_fake(f"{NAMESPACE}::tile_matmul", _product_shape)
+    torch.library.register_fake(f"{NAMESPACE}::tile_gelu_matmul", _activated_shapes)
+    torch.library.register_fake(f"{NAMESPACE}::tile_slope_matmul", _sloped_shape)
     torch.library.register_fake(f"{NAMESPACE}::column_sums", _sums_shape)
     torch.library.register_autograd(f"{NAMESPACE}::max_pool", _max_pool_gradient, setup_context=_keep_max_pooling)
     torch.library.register_autograd(f"{NAMESPACE}::pool_norm", _pool_norm_gradient, setup_context=_keep_pooling)
@@ -95,6 +97,14 @@ def _max_pooled_gradient_shape(dy: Tensor, x: Tensor, *sizes: Any) -> Tensor:
 
 def _product_shape(a: Tensor, b: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     return a.new_empty(a.shape[0], b.shape[1], dtype=dtype)
+
+
+def _activated_shapes(a: Tensor, b: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    return a.new_empty(a.shape[0], b.shape[1]), a.new_empty(a.shape[0], b.shape[1])
+
+
+def _sloped_shape(a: Tensor, b: Tensor, before: Tensor) -> Tensor:
+    return before.new_empty(before.shape)
 
 
 def _sums_shape(x: Tensor) -> Tensor:

@@ -124,17 +124,48 @@ Right right_side(const Tensor& given, int parts, int64_t height, Tensor& from, T
   return {nullptr, packed_later<1>(matrix<T>(from))};
 }
 
-Tensor tile_matmul(const Tensor& a, const Tensor& b, const Maybe& bias, at::ScalarType dtype) {
+// a (M, K) times b (K, N), to what `finish` says of (M, N).
+template <typename T>
+void matmul_to(const Tensor& a, const Tensor& b, const Finish<T>& finish) {
   check_tiles();
   TORCH_CHECK(a.dim() == 2 && b.dim() == 2 && a.size(1) == b.size(0), "mvitv2: no product of ", a.sizes(), " and ", b.sizes());
   const int parts = a.scalar_type() == at::kFloat && b.scalar_type() == at::kFloat ? 3 : 1;
-  Tensor from, tiles, out = at::empty({a.size(0), b.size(1)}, a.options().dtype(dtype));
-  const Tensor shift = floats(bias);
+  Tensor from, tiles;
   Right right;
   dispatch(b, [&](auto zero) { right = right_side<decltype(zero)>(b.t(), parts, a.size(0), from, tiles); });
+  multiply_rows<T>(a, Norm(), right, parts, finish);
+}
+
+Tensor tile_matmul(const Tensor& a, const Tensor& b, const Maybe& bias, at::ScalarType dtype) {
+  Tensor out = at::empty({a.size(0), b.size(-1)}, a.options().dtype(dtype));
+  const Tensor shift = floats(bias);
   dispatch(out, [&](auto zero) {
     using T = decltype(zero);
-    multiply_rows<T>(a, Norm(), right, parts, Finish<T>{out.data_ptr<T>(), out.size(0), out.size(1), pointer(shift), nullptr, false});
+    matmul_to<T>(a, b, {out.data_ptr<T>(), out.size(0), out.size(1), pointer(shift), nullptr, false});
+  });
+  return out;
+}
+
+// The product with its bias, and GELU of it, both in a's type.
+std::tuple<Tensor, Tensor> tile_gelu_matmul(const Tensor& a, const Tensor& b, const Maybe& bias) {
+  Tensor before = at::empty({a.size(0), b.size(-1)}, a.options()), after = at::empty_like(before);
+  const Tensor shift = floats(bias);
+  dispatch(a, [&](auto zero) {
+    using T = decltype(zero);
+    matmul_to<T>(a, b, {after.data_ptr<T>(), after.size(0), after.size(1), pointer(shift), nullptr, true, before.data_ptr<T>()});
+  });
+  return {before, after};
+}
+
+// The product times the slope of GELU at `before`, of whose type and size it is.
+Tensor tile_slope_matmul(const Tensor& a, const Tensor& b, const Tensor& before) {
+  TORCH_CHECK(before.dim() == 2 && before.size(0) == a.size(0) && before.size(1) == b.size(-1), "mvitv2: ", before.sizes(),
+              " is not the size of a product of ", a.sizes(), " and ", b.sizes());
+  const Tensor at_places = before.contiguous();
+  Tensor out = at::empty_like(at_places);
+  dispatch(before, [&](auto zero) {
+    using T = decltype(zero);
+    matmul_to<T>(a, b, {out.data_ptr<T>(), out.size(0), out.size(1), nullptr, nullptr, false, nullptr, at_places.const_data_ptr<T>()});
   });
   return out;
 }
@@ -171,6 +202,8 @@ Tensor tile_mlp(const Tensor&, const Tensor&, const Maybe&, int64_t, const Tenso
   return check_tiles(), Tensor();
 }
 Tensor tile_matmul(const Tensor&, const Tensor&, const Maybe&, at::ScalarType) { return check_tiles(), Tensor(); }
+std::tuple<Tensor, Tensor> tile_gelu_matmul(const Tensor&, const Tensor&, const Maybe&) { return check_tiles(), std::tuple<Tensor, Tensor>(); }
+Tensor tile_slope_matmul(const Tensor&, const Tensor&, const Tensor&) { return check_tiles(), Tensor(); }
 
 #endif
 
