@@ -271,7 +271,8 @@ def summary(options: Options, outcome: "Outcome", page: Path | None, kind: str) 
     name = "top-1" if best["metric"] == "top1" else best["metric"]
     lines = [f"{name} {100 * best['value']:.2f} % after epoch {best['epoch']}; weights in {outcome.weights}"]
     if lost:
-        lines.append(f"{lost} training {kind} could not be read; {outcome.folder / 'unreadable.txt'} names them")
+        one = kind if lost > 1 else kind.removesuffix("s")
+        lines.append(f"{lost} training {one} could not be read; {outcome.folder / 'unreadable.txt'} names them")
     if page:
         lines.append(f"report: {page}")
     lines.append(f"next: {shlex.join(['mvitv2', 'eval', folder, options.data])}")

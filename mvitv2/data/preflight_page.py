@@ -2,14 +2,15 @@
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import Any
 
 import numpy as np
 
 from mvitv2.data.across import Place, copies
-from mvitv2.data.findings import Report, SplitFacts
+from mvitv2.data.detection.preflight import BoxFacts
+from mvitv2.data.findings import Report, SplitFacts, plural
 from mvitv2.data.images import ImageError
 from mvitv2.data.preflight import Examined
 
@@ -29,7 +30,7 @@ td.b i{display:block;height:.75rem;background:#4a7fb5}
 .problem b{color:#b3261e}.warning b{color:#a05a00}.note b{color:#3a6ea5}
 li{margin:.4rem 0}
 details{margin:.2rem 0 0 1rem;overflow-wrap:anywhere}
-figure{display:inline-block;margin:.4rem .8rem .4rem 0;vertical-align:top;max-width:130px}
+figure{display:inline-block;margin:.4rem .3rem .4rem 0;vertical-align:top;max-width:130px}
 figcaption{font-size:12px;overflow-wrap:anywhere}
 .group{border-left:3px solid #8886;padding-left:.8rem;margin:.6rem 0}
 img{border-radius:3px}
@@ -61,16 +62,19 @@ def _findings(report: Report) -> Iterator[str]:
     """Every finding, with its examples folded away."""
     yield "<h2>Findings</h2><ul>" if report.findings else ""
     for finding in report.findings:
-        rows = "".join(f"<div>{escape(example)}</div>" for example in finding.examples[:_LISTED])
-        folded = f"<details><summary>{len(finding.examples)} shown</summary>{rows}</details>" if rows else ""
+        rows = [f"<div>{escape(example)}</div>" for example in finding.examples[:_LISTED]]
+        summary = plural(len(rows), "example")
+        folded = f"<details><summary>{summary}</summary>{''.join(rows)}</details>" if rows else ""
         yield f'<li class="{finding.severity}"><b>{finding.severity}</b> {escape(finding.text)}{folded}</li>'
     yield "</ul>" if report.findings else ""
     mean, std = (" ".join(f"{value:g}" for value in report.normalisation[key]) for key in ("mean", "std"))
-    yield f"<p>Normalise by mean {mean} and deviation {std} ({escape(str(report.normalisation['source']))}).</p>"
+    source = "ImageNet's" if report.normalisation["source"] == "imagenet" else "their own"
+    yield f"<p>Normalise by {source} mean {mean} and deviation {std}.</p>"
 
 
 def _splits(report: Report, unit: str) -> Iterator[str]:
-    """Figures of the splits; ``unit`` is what is counted, in the plural."""
+    """Figures of the splits, and of the objects in them; ``unit`` is what is counted, in the plural."""
+    boxed = all(isinstance(facts, BoxFacts) for facts in report.splits.values())
     yield "<h2>Splits</h2><table><tr><th></th>"
     yield "".join(f'<th class="n">{escape(split)}</th>' for split in report.splits) + "</tr>"
     for name, told in (
@@ -81,6 +85,7 @@ def _splits(report: Report, unit: str) -> Iterator[str]:
         ("mean", lambda facts: " ".join(f"{value:.3f}" for value in facts.mean)),
         ("deviation", lambda facts: " ".join(f"{value:.3f}" for value in facts.std)),
         ("formats", _kinds),
+        *(_OBJECTS if boxed else ()),
     ):
         cells = "".join(f'<td class="n">{escape(str(told(facts)))}</td>' for facts in report.splits.values())
         yield f"<tr><td>{name}</td>{cells}</tr>"
@@ -91,13 +96,26 @@ def _kinds(facts: SplitFacts) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in facts.kinds.items())
 
 
+_OBJECTS: tuple[tuple[str, Callable[[Any], int]], ...] = (
+    ("objects", lambda facts: facts.objects),
+    ("crowds", lambda facts: facts.crowds),
+    ("objects with a mask", lambda facts: facts.masks),
+    ("small, below 32 x 32 pixels", lambda facts: facts.by_size[0]),
+    ("medium", lambda facts: facts.by_size[1]),
+    ("large, above 96 x 96 pixels", lambda facts: facts.by_size[2]),
+    ("pictures without an object", lambda facts: facts.without),
+)
+"""Rows of a table of :class:`~mvitv2.data.detection.preflight.BoxFacts`."""
+
+
 def _classes(report: Report) -> Iterator[str]:
-    """Pictures of every class, a bar for the first split."""
-    first = next(iter(report.splits.values())).counts
+    """Pictures (or objects) of every class, a bar for the first split."""
+    split, facts = next(iter(report.splits.items()))
+    first, what = facts.counts, "Objects of each class" if isinstance(facts, BoxFacts) else "Classes"
     names = list(dict.fromkeys(name for facts in report.splits.values() for name in facts.counts))
     longest = max([*first.values(), 1])
-    yield "<h2>Classes</h2><table><tr><th>class</th>"
-    yield "".join(f'<th class="n">{escape(split)}</th>' for split in report.splits) + "<th></th></tr>"
+    yield f"<h2>{what}</h2><table><tr><th>class</th>"
+    yield "".join(f'<th class="n">{escape(name)}</th>' for name in report.splits) + f"<th>{escape(split)}</th></tr>"
     for name in names:
         cells = "".join(f'<td class="n">{facts.counts.get(name, "-")}</td>' for facts in report.splits.values())
         width = 100 * first.get(name, 0) / longest
@@ -122,7 +140,8 @@ def _samples(examined: Examined[Any]) -> Iterator[str]:
     """A few pictures of every split, evenly from all of it."""
     for split in examined.datasets:
         places = np.flatnonzero(examined.looks[split].readable)
-        chosen: Sequence[int] = places[:: max(1, len(places) // _SAMPLES)][:_SAMPLES].tolist()
+        spread = np.linspace(0, len(places) - 1, min(_SAMPLES, len(places))).round().astype(int)
+        chosen: Sequence[int] = places[spread].tolist()
         yield f"<h2>Some of {escape(split)}</h2>{''.join(_figure(examined, (split, index)) for index in chosen)}"
 
 

@@ -7,6 +7,8 @@ from html import escape
 
 WIDTH, HEIGHT = 348, 214
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 12, 38
+CHARACTER = 7.4
+"""Width of a digit of a tick in a wide font."""
 MOST_POINTS = 300
 """Longer curves are averaged in bins: more points than pixels only make the file large."""
 MOST_WIDE = 12
@@ -63,12 +65,13 @@ def line_chart(
     ys = [y for c in drawn for _, y in c.points]
     x_ticks = [x for x in ticks(0, max(xs), 7) if x <= max(xs) and x == int(x)]
     y_ticks = ticks(min(ys) if low is None else low, max(ys) if top is None else top, 5)
-    place = _Place(0, max(xs), y_ticks[0], y_ticks[-1])
+    left = max(LEFT, round(8 + CHARACTER * max(len(spoken(value)) for value in y_ticks)))
+    place = _Place(0, max(xs), y_ticks[0], y_ticks[-1], left)
     parts = [
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">',
         *(_y_tick(place, value, spoken) for value in y_ticks),
         *(_x_tick(place, value) for value in x_ticks),
-        f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 2}" text-anchor="end">{escape(x_name)}</text>',
+        f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{escape(x_name)}</text>',
         *(_curve(place, curve, x_name, spoken) for curve in drawn),
         "</svg>",
     ]
@@ -83,9 +86,11 @@ class _Place:
     x1: float
     y0: float
     y1: float
+    left: int
+    """Where the axis stands; the values are written before it."""
 
     def x(self, value: float) -> float:
-        return round(LEFT + (value - self.x0) / ((self.x1 - self.x0) or 1) * (WIDTH - LEFT - RIGHT), 1)
+        return round(self.left + (value - self.x0) / ((self.x1 - self.x0) or 1) * (WIDTH - self.left - RIGHT), 1)
 
     def y(self, value: float) -> float:
         return round(HEIGHT - BOTTOM - (value - self.y0) / ((self.y1 - self.y0) or 1) * (HEIGHT - TOP - BOTTOM), 1)
@@ -93,8 +98,10 @@ class _Place:
 
 def _y_tick(place: _Place, value: float, spoken: Callable[[float], str]) -> str:
     y = place.y(value)
-    line = f'<line class="grid" x1="{LEFT}" y1="{y}" x2="{WIDTH - RIGHT}" y2="{y}"/>'
-    return line + f'<text class="tick" x="{LEFT - 8}" y="{y + 4}" text-anchor="end">{escape(spoken(value))}</text>'
+    line = f'<line class="grid" x1="{place.left}" y1="{y}" x2="{WIDTH - RIGHT}" y2="{y}"/>'
+    return (
+        line + f'<text class="tick" x="{place.left - 8}" y="{y + 4}" text-anchor="end">{escape(spoken(value))}</text>'
+    )
 
 
 def _x_tick(place: _Place, value: float) -> str:

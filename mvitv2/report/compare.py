@@ -113,10 +113,11 @@ def differing(runs: Sequence[ComparedRun]) -> list[str]:
 
 
 def flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe with mappings opened up."""
+    """A recipe with mappings opened up, and those in them."""
     found: dict[str, Any] = {}
     for name, value in recipe.items():
-        found |= {f"{name}.{inner}": v for inner, v in value.items()} if isinstance(value, dict) else {name: value}
+        inside = flat(value) if isinstance(value, dict) else {}
+        found |= {f"{name}.{inner}": v for inner, v in inside.items()} if isinstance(value, dict) else {name: value}
     return found
 
 
@@ -141,13 +142,15 @@ def rows(runs: Sequence[ComparedRun], metric: str) -> list[list[str]]:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, list | tuple):
+        return ",".join(map(_cell, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def write_comparison(path: Path, runs: Sequence[ComparedRun], metric: str) -> Path:
     """One page: the table, and the curves of all runs in one chart for each figure."""
     table = rows(runs, metric)
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in table[0])
+    head = f"<tr>{''.join(f'<th>{escape(cell)}</th>' for cell in table[0])}</tr>"
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table[1:])
     figures = dict.fromkeys((metric, "top1", "val_loss", "train_loss"))
     charts = "".join(_chart(runs, name) for name in figures)
@@ -156,7 +159,7 @@ def write_comparison(path: Path, runs: Sequence[ComparedRun], metric: str) -> Pa
         f"{len(runs)} runs",
         [
             f'<header class="hero"><div><h1>{len(runs)} runs by {escape(metric)}, best first</h1></div></header>',
-            f'<section><div class="card scroll"><table class="classes"><tr>{head}</tr>{body}</table></div></section>',
+            f'<section><div class="card scroll"><table class="runs classes">{head}{body}</table></div></section>',
             f'<section><h2>Curves</h2><div class="cards two">{charts}</div></section>',
         ],
     )

@@ -98,7 +98,9 @@ def test_every_fault_is_counted(capsys):
     report = json.loads(Path("report.json").read_text())
     facts = report["splits"]["train"]
     assert report["exit_code"] == 3 and facts["objects"] == 24 - 3 - 2 and facts["counts"] == {"ball": 9, "block": 10}
-    assert "1 ball, 1 block" in Path("report.html").read_text()
+    page = Path("report.html").read_text()
+    assert "1 ball, 1 block" in page and "Objects of each class" in page
+    assert '<td>objects</td><td class="n">19</td>' in page
     kinds = {finding["kind"]: finding["count"] for finding in report["findings"]}
     assert kinds["outside"] == kinds["empty"] == kinds["size"] == 1 and kinds["orphan"] == 2
 

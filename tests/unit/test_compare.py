@@ -53,6 +53,14 @@ def test_what_differs_is_told(runs: Path) -> None:
     assert differing(found[:1]) == []
 
 
+def test_mappings_in_mappings_are_told_apart_entry_by_entry(tmp_path: Path) -> None:
+    for number, boxes in ((1, 1.0), (2, 1 / 3)):
+        make(tmp_path / "runs" / str(number), top1=[0.1], detector={"proposals": {"convs": number, "overlap": boxes}})
+    table = rows(find_runs(tmp_path / "runs"), "top1")
+    assert table[0][4:] == ["detector.proposals.convs", "detector.proposals.overlap"]
+    assert [row[4:] for row in table[1:]] == [["1", "1"], ["2", "0.333333"]]
+
+
 def test_one_page_for_all(runs: Path, tmp_path: Path) -> None:
     text = write_comparison(tmp_path / "all.html", ranked(find_runs(runs), "top1"), "top1").read_text()
     assert text.count("<svg") == 3 and text.count('class="curve c0"') == 3 and text.count('class="curve c1"') == 3

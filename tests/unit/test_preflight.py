@@ -323,6 +323,15 @@ def test_a_page_has_the_pictures_and_loads_nothing(root):
     assert "the same file in train and in val" in text and "training cannot start" in text
 
 
+def test_a_page_shows_some_of_all_classes(tmp_path):
+    """Of twelve classes with two pictures each, evenly: of the first and of the last."""
+    for number in range(24):
+        save(picture(number), tmp_path / "train" / f"c{number // 2:02}" / f"{number}.png")
+    examined = examine(tmp_path, need=("train",))
+    shown = page(examined, report_on(examined, Limits())).partition("Some of train")[2]
+    assert shown.count("<figure>") == 8 and "<b>c00</b>" in shown and "<b>c11</b>" in shown
+
+
 # the sheet
 
 

@@ -166,6 +166,14 @@ def test_charts() -> None:
     assert len(thinned([(float(i), 1.0) for i in range(1001)], 100)) <= 100
 
 
+@pytest.mark.parametrize("value", [0.00075, 7.5e-7, 1e12, 40.0])
+def test_values_of_an_axis_are_not_cut_off(value: float) -> None:
+    """Texts end before the axis: the longest has room, at 7 pixels a character at least."""
+    drawn = line_chart("t", [Curve("a", [(1, 0.0), (2, value)], "a")], x_name="epoch")
+    texts = re.findall(r'x="(\d+)" y="[^"]*" text-anchor="end">([^<]*)<', drawn)
+    assert len(texts) > 3 and all(int(end) >= 7 * len(text) for end, text in texts)
+
+
 def test_confusion() -> None:
     counts = [[5, 1, 0], [0, 4, 0], [2, 0, 3]]
     table = confusion_matrix(counts, ["a", "b", "<c>"])
