@@ -49,7 +49,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> pool_norm_backward(
   const Affine affine(p, weight.contiguous(), gamma.contiguous(), gamma.contiguous());
   Tensor dx = at::empty(x.sizes(), x.options());
   Tensor sums = at::zeros({x.size(0) * x.size(2), p.taps() + 3, padded(p.channels)}, weight.options());
-  dispatch(x, [&](auto zero) { pool_backward<decltype(zero)>(p, dy.contiguous(), from, affine, dx, sums); });
+  const Tensor upstream = dy.contiguous();
+  dispatch(x, [&](auto zero) {
+    using T = decltype(zero);
+    by_lines(p) ? pool_backward<LineBackward, T>(p, upstream, from, affine, dx, sums)
+                : pool_backward<PoolBackward, T>(p, upstream, from, affine, dx, sums);
+  });
   const Tensor total = sums.sum(0).narrow(1, 0, p.channels);
   return {dx, total.narrow(0, 0, p.taps()).contiguous(), total[p.taps() + 1].clone(), total[p.taps() + 2].clone()};
 }

@@ -200,6 +200,27 @@ void pool_forward(const Pooling& p, const at::Tensor& x, const Affine& affine, a
   });
 }
 
+// From the gradient dy of a normed token to that of the pooled one, dz; z becomes what was scaled by gamma. Sums of gamma
+// and beta on the way.
+template <typename T>
+void through_norm(const Pooling& p, const Affine& affine, float* z, const T* dy, float* dz, float* dgamma, float* dbeta) {
+  Vec first(0.0f), second(0.0f);
+  const int64_t d = p.channels;
+  const Moments m = moments(z, d, p.eps);
+  for (int64_t c = 0; c < d; c += W) {
+    const Vec g = c + W <= d ? load(dy + c) : load(dy + c, d - c), unit = (load(z + c) - Vec(m.mean)) * Vec(m.rstd);
+    const Vec scaled = g * load(affine.gamma + c);
+    at::vec::fmadd(g, unit, load(dgamma + c)).store(dgamma + c);
+    (load(dbeta + c) + g).store(dbeta + c);
+    unit.store(z + c);
+    scaled.store(dz + c);
+    first = first + scaled;
+    second = at::vec::fmadd(scaled, unit, second);
+  }
+  const Vec mean(sum(first) / static_cast<float>(d)), along(sum(second) / static_cast<float>(d)), scale(m.rstd);
+  for (int64_t c = 0; c < d; c += W) ((load(dz + c) - mean - load(z + c) * along) * scale).store(dz + c);
+}
+
 // What a (sample, head) adds to the gradients of weights, gamma and beta, and its part of the gradient of x.
 template <typename T>
 struct PoolBackward {
@@ -211,25 +232,6 @@ struct PoolBackward {
   PoolBackward(const Pooling& pooling, const Affine& a, int64_t tokens)
       : p(pooling), affine(a), width(padded(pooling.channels)), z(width), dz(width), dx(tokens * width) {}
 
-  // From the gradient of a normed token to that of the pooled one; sums of gamma and beta on the way.
-  void through_norm(const T* dy, float* dgamma, float* dbeta) {
-    Vec first(0.0f), second(0.0f);
-    const int64_t d = p.channels;
-    const Moments m = moments(z.data(), d, p.eps);
-    for (int64_t c = 0; c < d; c += W) {
-      const Vec g = load(dy + c, std::min(W, d - c)), unit = (load(&z[c]) - Vec(m.mean)) * Vec(m.rstd);
-      const Vec scaled = g * load(affine.gamma + c);
-      at::vec::fmadd(g, unit, load(dgamma + c)).store(dgamma + c);
-      (load(dbeta + c) + g).store(dbeta + c);
-      unit.store(&z[c]);
-      scaled.store(&dz[c]);
-      first = first + scaled;
-      second = at::vec::fmadd(scaled, unit, second);
-    }
-    const Vec mean(sum(first) / static_cast<float>(d)), along(sum(second) / static_cast<float>(d)), scale(m.rstd);
-    for (int64_t c = 0; c < d; c += W) ((load(&dz[c]) - mean - load(&z[c]) * along) * scale).store(&dz[c]);
-  }
-
   void through_tap(const T* x, const Tap& tap, float* dweights) {
     const float* w = affine.weights + tap.index * width;
     float *dw = dweights + tap.index * width, *to = &dx[tap.token * width];
@@ -240,34 +242,35 @@ struct PoolBackward {
     }
   }
 
-  void run(const T* x, int64_t row, const T* dy, int64_t dy_row, float* sums) {
+  // dx (tokens, d) goes to rows of `to`.
+  void run(const T* x, int64_t row, const T* dy, int64_t dy_row, float* sums, T* to) {
     float *dgamma = sums + (p.taps() + 1) * width, *dbeta = dgamma + width;
     dx.clear();
     each_token(p, 0, p.tokens(), [&](int64_t token, int64_t origin, const Tap* taps, int64_t count) {
       pool_token(p, x + origin * row, row, affine.weights, taps, count, z.data());
-      through_norm(dy + token * dy_row, dgamma, dbeta);
+      through_norm(p, affine, z.data(), dy + token * dy_row, dz.data(), dgamma, dbeta);
       for (int64_t i = 0; i < count; i++) {
         const Tap tap = {origin + taps[i].token, taps[i].index};
         through_tap(x + tap.token * row, tap, sums);
       }
     });
+    const int64_t tokens = p.prefix + p.grid[0] * p.grid[1] * p.grid[2];
+    for (int64_t token = 0; token < tokens; token++) narrow(&dx[token * width], to + token * dy_row, p.channels);
   }
 };
 
 // dx as x; sums (B * h, taps + 3, padded d) of which the caller makes the gradients of weights, gamma and beta.
-template <typename T>
+template <template <typename> class Pass, typename T>
 void pool_backward(
     const Pooling& p, const at::Tensor& dy, const at::Tensor& x, const Affine& affine, at::Tensor& dx, at::Tensor& sums) {
   const int64_t heads = x.size(2), tokens = x.size(1), d = p.channels, width = padded(d);
   at::parallel_for(0, x.size(0) * heads, 1, [&](int64_t begin, int64_t end) {
-    PoolBackward<T> pass(p, affine, tokens);
+    Pass<T> pass(p, affine, tokens);
     for (int64_t i = begin; i < end; i++) {
       const int64_t b = i / heads, h = i % heads;
       const T* slice = x.const_data_ptr<T>() + b * x.stride(0) + h * x.stride(2);
       pass.run(slice, x.stride(1), dy.const_data_ptr<T>() + (b * p.tokens() * heads + h) * d, heads * d,
-               sums.data_ptr<float>() + i * (p.taps() + 3) * width);
-      for (int64_t token = 0; token < tokens; token++)
-        narrow(&pass.dx[token * width], dx.data_ptr<T>() + ((b * tokens + token) * heads + h) * d, d);
+               sums.data_ptr<float>() + i * (p.taps() + 3) * width, dx.data_ptr<T>() + (b * tokens * heads + h) * d);
     }
   });
 }
