@@ -14,10 +14,13 @@ from mvitv2.core.grid import Grid, num_prefix, pooled
 
 from . import cpp
 from .auto import auto
-from .cpp.remembered import RememberingAttention, RememberingPool
+from .cpp.remembered import RememberingAttention, RememberingConv2d, RememberingConv3d
 from .packed import PackedLinear
 
 AXES = 3
+PARTS = 3
+"""Queries, keys and values."""
+DEPTHWISE = (RememberingConv2d, RememberingConv3d)
 
 
 @dataclass(frozen=True)
@@ -57,21 +60,21 @@ def at_once(attn: MultiScaleAttention, x: Tensor, grid: Grid) -> tuple[Tensor, G
 
 def call(attn: RememberingAttention, grid: Grid) -> Call | None:
     """The call for a grid, if attention is global, all poolings are kernels with a norm, and all axes have tables."""
-    pools, norms = (attn.pool_q, attn.pool_k, attn.pool_v), (attn.norm_q, attn.norm_k, attn.norm_v)
-    normed = all(type(norm) is nn.LayerNorm for norm in norms)
-    depthwise = all(isinstance(pool, RememberingPool) and pool.groups == pool.in_channels for pool in pools)
+    kernels = [pool for pool in (attn.pool_q, attn.pool_k, attn.pool_v) if isinstance(pool, DEPTHWISE)]
+    pools = [pool for pool in kernels if pool.groups == pool.in_channels]
+    norms = [norm for norm in (attn.norm_q, attn.norm_k, attn.norm_v) if isinstance(norm, nn.LayerNorm)]
     every_axis = attn.position_scale == 1.0 and all(axis in attn.tabled for axis in attn.axes)
     plain = attn.spec.windows is None and attn.attend is auto
-    if not (plain and normed and depthwise and (every_axis or not attn.tabled)):
+    if not (plain and len(pools) == len(norms) == PARTS and (every_axis or not attn.tabled)):
         return None
-    q_grid, k_grid = (pooled(grid, pool.kernel_size, pool.stride, pool.padding) for pool in pools[:2])
+    q_grid, k_grid = (pooled(grid, p.kernel_size, p.stride, tuple(int(n) for n in p.padding)) for p in pools[:2])
     ones, zeros = (1,) * (AXES - len(grid)), (0,) * (AXES - len(grid))
     return Call(
         heads=attn.spec.num_heads,
         pools=[vector for pool, norm in zip(pools, norms, strict=True) for vector in pool.vectors(norm)],
         rows=[attn.rows(axis, q_grid, k_grid).contiguous() for axis in attn.axes] if attn.tabled else [],
         grid=ones + grid,
-        sizes=[n for p in pools[:2] for n in (*ones, *p.kernel_size, *ones, *p.stride, *zeros, *p.padding)],
+        sizes=[int(n) for p in pools[:2] for n in (*ones, *p.kernel_size, *ones, *p.stride, *zeros, *p.padding)],
         eps=[norm.eps for norm in norms],
         pooled=q_grid,
     )

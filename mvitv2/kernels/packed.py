@@ -85,10 +85,11 @@ class PackedLinear(nn.Linear):
 
     def tiles(self) -> tuple[Tensor, Tensor | None]:
         """The weight as the matrix units read it, and the bias; made once."""
-        if self.packed is None:
-            self.packed = torch.ops.mvitv2_cpu.tile_pack(self.weight.detach())
+        packed = self.packed
+        if packed is None:
+            packed = self.packed = torch.ops.mvitv2_cpu.tile_pack(self.weight.detach())
             self.shift = None if self.bias is None else self.bias.detach().float()
-        return self.packed, self.shift
+        return packed, self.shift
 
     def vectors(self, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
         """Scale and offset of the norm before, in float32; made once."""

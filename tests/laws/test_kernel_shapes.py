@@ -55,15 +55,15 @@ def test_attention_of_any_shape(
     sizes += [(n, size) for size in k_grid] if biased else []
     given = [torch.randn(batch, heads, *size).to(dtype) for size in sizes]
     exact = [x.double().requires_grad_() for x in given]
-    wanted = reference(*exact[:3], exact[3:])
+    wanted = reference(exact[0], exact[1], exact[2], exact[3:])
     upstream = torch.randn_like(wanted).to(dtype)
     fast = [x.clone().requires_grad_() for x in given]
-    found = cpp.attend(*fast[:3], fast[3:])
+    found = cpp.attend(fast[0], fast[1], fast[2], fast[3:])
     close([found], [wanted], TOLERANCE[dtype])
     gradients = torch.autograd.grad(wanted, exact, upstream.double())
     ours = torch.autograd.grad(found, fast, upstream, retain_graph=True)
     close(ours, gradients, TOLERANCE[dtype])
-    assert torch.equal(cpp.attend(*fast[:3], fast[3:]), found)
+    assert torch.equal(cpp.attend(fast[0], fast[1], fast[2], fast[3:]), found)
     again = torch.autograd.grad(found, fast, upstream)
     assert all(torch.equal(a, b) for a, b in zip(ours, again, strict=True))
 
@@ -121,8 +121,8 @@ def test_numbers_beyond_float16_are_no_trouble(size: float, dtype: torch.dtype) 
     q, k, v = (torch.randn(1, 2, 20, 24) for _ in range(3))
     given = [(q * size).to(dtype), (k / size).to(dtype), (v * size).to(dtype)]
     terms = [(3 * torch.randn(1, 2, 20, n)).to(dtype) for n in (4, 5)]
-    wanted = reference(*(x.double() for x in given), [t.double() for t in terms])
-    found = cpp.attend(*given, terms)
+    wanted = reference(given[0].double(), given[1].double(), given[2].double(), [t.double() for t in terms])
+    found = cpp.attend(given[0], given[1], given[2], terms)
     assert found.isfinite().all()
     close([found / size], [wanted / size], TOLERANCE[dtype])
     sharp = cpp.attend((q * size).to(dtype), k.to(dtype), v.to(dtype), terms)  # one key takes all

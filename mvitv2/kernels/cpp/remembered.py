@@ -93,7 +93,8 @@ def remember(model: nn.Module) -> None:
     for module in model.modules():
         if not isinstance(module, MultiScaleAttention):
             continue
-        for part in (module, module.pool_q, module.pool_k, module.pool_v):
+        parts: tuple[Any, ...] = (module, module.pool_q, module.pool_k, module.pool_v)
+        for part in parts:
             if kind := {**KINDS, **POOLINGS}.get(type(part)):
                 part.__class__ = kind
                 part.forget()
