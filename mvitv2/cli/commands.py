@@ -20,25 +20,36 @@ class Command:
         """Parse the words after the command's name and run it."""
         # tyro is needed from here on only
         from mvitv2.cli.arguments import parsed
+        from mvitv2.cli.ranges import check_ranges
 
         module: ModuleType = import_module(f"mvitv2.cli.{self.module}")
         options = parsed(module.Options, words, command=self.name, about=self.summary, examples=module.EXAMPLES)
-        return 0 if options is None else module.run(options)
+        if options is None:
+            return 0
+        if self.name not in RECIPES_TELL:
+            check_ranges(options)
+        return module.run(options)
 
 
+RECIPES_TELL = ("train", "demo")
+"""Commands whose numbers are fields of a recipe, which checks them itself."""
 COMMANDS = {
     name: Command(name, module, summary)
     for name, module, summary in (
         ("demo", "demo", "Train a small model on handwritten digits, measure it and write a report: two minutes."),
-        ("train", "train", "Train a classifier on a folder of class folders, or on the built-in digits."),
+        (
+            "train",
+            "train",
+            "Train a classifier of pictures or clips on class folders or digits, or a detector on boxes.",
+        ),
         (
             "check",
             "check",
             "Look for what is wrong with data: unreadable, twice there, leaked, unbalanced, mislabelled.",
         ),
-        ("eval", "eval", "Measure a model on a folder of class folders, or on the built-in digits."),
-        ("predict", "predict", "Name what is on pictures: files, folders, patterns."),
-        ("features", "features", "Write what a model sees of pictures as numbers: a vector each, or maps."),
+        ("eval", "eval", "Measure a model on class folders of pictures or clips, on boxes, or on the built-in digits."),
+        ("predict", "predict", "Name what is on pictures and in clips, or find objects: files, folders, patterns."),
+        ("features", "features", "Write what a model sees of pictures and clips as numbers: a vector each, or maps."),
         ("runs", "runs", "Compare training runs: figures, settings that differ, curves."),
         ("list", "list", "Name the models there are, with their task, size and aliases."),
         ("describe", "describe", "Show a model block by block: widths, grids, parameters, operations, conventions."),

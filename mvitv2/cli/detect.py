@@ -59,15 +59,8 @@ def boxes_alone(model: "Detector") -> "Detector":
 
 
 def selection_of(options: Any, model: "Detector") -> "Selection":
-    """The model's thresholds with those of the command line.
-
-    Raises:
-        UsageError: One is out of range.
-    """
+    """The model's thresholds with those of the command line."""
     given = {name: getattr(options, name) for name in ("min_score", "nms_iou", "max_detections")}
-    for name, value in given.items():
-        if value is not None and not (value >= 1 if name == "max_detections" else 0 <= value <= 1):
-            raise UsageError(f"--{name.replace('_', '-')} {value} is out of range")
     return replace(model.config.selection, **{name: value for name, value in given.items() if value is not None})
 
 

@@ -46,7 +46,7 @@ class Options:
     model: Positional[str]
     """A weights file of any codebase, the folder of a run, or the name of a published model."""
     data: Positional[str]
-    """A folder of class folders, a folder with val/ or test/ in it, or `digits`."""
+    """A folder of class folders, a folder with val/ or test/ in it, a folder in COCO's form, or `digits`."""
     task: Literal["auto", "classify", "detect", "segment"] = "auto"
     """What the model is for: classes of pictures, boxes of objects, or boxes and masks; it says so itself."""
     split: Literal["val", "test", "train"] = "val"
@@ -66,7 +66,7 @@ class Options:
     scores: Maybe[Path] = None
     """Of clips: folder that keeps the scores of all views, and that a stopped evaluation goes on from."""
     batch_size: Annotated[int, arg(aliases=["-b"])] = 64
-    """Pictures in one forward pass."""
+    """Pictures, or views of clips, in one forward pass."""
     workers: Annotated[int, arg(aliases=["-j"])] = 2
     """Processes that read pictures; 0 reads between the passes."""
     img_size: Maybe[tuple[int, ...]] = None

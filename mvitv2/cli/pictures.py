@@ -85,7 +85,7 @@ class Count:
 
     def told(self, missing: str) -> str:
         """All figures in a sentence."""
-        parts = [f"{self.total} pictures"]
+        parts = [f"{self.total} picture{'s' * (self.total != 1)}"]
         if self.failed:
             parts.append(f"{self.failed} of them {missing}")
         if self.before:

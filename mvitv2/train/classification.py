@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from mvitv2.core.model import MViT
-from mvitv2.core.stages import stages
 from mvitv2.data.augment import Augmentation, ShiftTransform, TrainTransform
 from mvitv2.data.device_augment import CropTransform, DeviceAugmentation
 from mvitv2.data.folder import Transform
@@ -26,6 +25,7 @@ from mvitv2.train.objective import Classification
 from mvitv2.train.overfit import Part, few_batches
 from mvitv2.train.recipe import Recipe
 from mvitv2.train.settings import Settings
+from mvitv2.train.start import blocks_of
 from mvitv2.weights.load import load_model
 
 
@@ -117,7 +117,7 @@ def start_model(recipe: Recipe, *, num_classes: int, channels: int) -> MViT:
     if recipe.weights is not None and recipe.weights != "pretrained":
         model = load_model(recipe.weights, num_classes=num_classes, in_chans=channels, img_size=size, **rate)
     else:
-        blocks = {"blocks": stages(**recipe.stages)} if recipe.stages else {}
+        blocks = {"blocks": blocks_of(recipe.stages)} if recipe.stages else {}
         model = create_model(
             recipe.model,
             pretrained=recipe.weights == "pretrained",

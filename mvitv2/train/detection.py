@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mvitv2.core.stages import detection, stages
+from mvitv2.core.stages import detection
 from mvitv2.data.detection.augment import KINDS, SceneTransform, resize_of
 from mvitv2.data.detection.dataset import DetectionBatch, DetectionImages, detection_batch
 from mvitv2.data.detection.open import open_detection
@@ -27,6 +27,7 @@ from mvitv2.train.objective import Loss
 from mvitv2.train.order import order
 from mvitv2.train.recipe import Recipe
 from mvitv2.train.settings import Settings
+from mvitv2.train.start import blocks_of
 from mvitv2.train.values import near
 from mvitv2.weights.detectors import detector_card
 from mvitv2.weights.load import load_into
@@ -155,7 +156,7 @@ def detector_config(recipe: Recipe, num_classes: int) -> DetectorConfig:
     if recipe.stages:
         shape = dict(recipe.stages)
         window = shape.pop("window", WINDOW)
-        fields["blocks"] = detection(stages(**shape), window)
+        fields["blocks"] = detection(blocks_of(shape), window)
         fields.setdefault("output_norms", tuple(range(len(shape["depths"]))))
     if recipe.drop_path is not None:
         fields["drop_path"] = recipe.drop_path

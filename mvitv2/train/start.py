@@ -1,12 +1,15 @@
 """The model that training starts from, for tasks whose weights may come from another task: images, pre-training."""
 
+from collections.abc import Mapping
+from inspect import signature
 from typing import Any, cast
 
-from mvitv2.core.config import MViTConfig
+from mvitv2.core.config import BlockConfig, MViTConfig
 from mvitv2.core.model import MViT
 from mvitv2.core.stages import stages
 from mvitv2.models import create_model, model_config
 from mvitv2.train.recipe import Recipe
+from mvitv2.train.values import near
 from mvitv2.weights.adapt import Inflation
 from mvitv2.weights.load import load_into, load_model
 from mvitv2.weights.opened import open_weights
@@ -65,6 +68,20 @@ def refuse_other_architecture(recipe: Recipe) -> None:
         )
 
 
+def blocks_of(shape: Mapping[str, Any]) -> tuple[BlockConfig, ...]:
+    """The blocks of a recipe's ``stages``.
+
+    Raises:
+        ValueError: It has other fields than :func:`mvitv2.core.stages.stages`, or not all that are needed.
+    """
+    known = signature(stages).parameters
+    wrong = [f"no field of stages: {name!r}{near(name, known)}" for name in shape if name not in known]
+    wrong += [f"stages needs {name}" for name, one in known.items() if one.default is one.empty and name not in shape]
+    if wrong:
+        raise ValueError(f"{'; '.join(wrong)}; there are {', '.join(known)}")
+    return stages(**shape)
+
+
 def named_config(recipe: Recipe, **given: Any) -> MViTConfig:
     """The configuration of ``recipe.model`` with the recipe's blocks and fields.
 
@@ -72,7 +89,7 @@ def named_config(recipe: Recipe, **given: Any) -> MViTConfig:
         recipe: Model, stages, fields.
         **given: For :func:`mvitv2.models.model_config`.
     """
-    blocks = {"blocks": stages(**recipe.stages)} if recipe.stages else {}
+    blocks = {"blocks": blocks_of(recipe.stages)} if recipe.stages else {}
     return model_config(recipe.model, **{**given, **recipe.model_fields, **blocks})
 
 
@@ -82,7 +99,7 @@ def clip_model(recipe: Recipe, **given: Any) -> MViT:
     Raises:
         ValueError: ``recipe.model`` is no model of clips.
     """
-    blocks = {"blocks": stages(**recipe.stages)} if recipe.stages else {}
+    blocks = {"blocks": blocks_of(recipe.stages)} if recipe.stages else {}
     return clips_only(recipe, create_model(recipe.model, **{**given, **recipe.model_fields, **blocks}))[0]
 
 

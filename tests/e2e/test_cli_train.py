@@ -96,6 +96,7 @@ def test_what_cannot_be_trained(capsys, tmp_path) -> None:
         (["digits", "--epochs", "0"], "epochs=0 must be at least 1"),
         (["digits", "--set", "no_field=1"], "no field of a recipe: 'no_field'"),
         (["digits", "augmentation.strength=1"], "has no such field"),
+        (["digits", "stages.dephts=1,1"], "no field of stages: 'dephts' (did you mean 'depths'?); there are depths"),
         (["digits", "--resume", "must"], "no checkpoint to go on from"),
     ):
         assert main(["train", *words, "--output", str(tmp_path / "run")]) == 1

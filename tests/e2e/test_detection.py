@@ -248,7 +248,7 @@ def test_odd_and_broken_files_are_answered_in_a_line_each(run, tmp_path, capsys)
     ("words", "message"),
     [
         (["predict", "RUN", "x.png", "--task", "classify"], "is a detector"),
-        (["predict", "RUN", "x.png", "--min-score", "2"], "--min-score 2.0 is out of range"),
+        (["predict", "RUN", "x.png", "--min-score", "2"], "--min-score 2.0 must be from 0 to 1"),
         (["predict", "RUN", "x.png", "--img-size", "64", "80"], "takes one number, the shorter side"),
         (["predict", "RUN", "x.png", "--output", "x.txt"], "objects are written as .json, .jsonl, .csv, .parquet"),
         (["predict", "RUN", "x.png", "--output", "x.csv", "--format", "coco"], "the file would hold csv"),
