@@ -8,28 +8,34 @@ evaluation goes on from: batches are the same whether it was stopped or not, and
 import hashlib
 import re
 import time
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from mvitv2.core.model import MViT
-from mvitv2.data.samples import Batch, Unreadable, collate
+from mvitv2.data.samples import Unreadable
 from mvitv2.data.video.clips import ViewedClips
 from mvitv2.data.video.open import open_clip_files
 from mvitv2.data.video.sampling import Sampling
 from mvitv2.data.video.transforms import EvalClip
 from mvitv2.preprocessing import Preprocessing
-from mvitv2.tasks.evaluation import Evaluation, Example, Examples, evaluating, evaluation, placed, probabilities
+from mvitv2.tasks.evaluation import (
+    Evaluation,
+    Example,
+    Examples,
+    batches,
+    evaluating,
+    evaluation,
+    placed,
+    probabilities,
+)
 from mvitv2.tasks.metrics import Tally
 from mvitv2.tasks.processes import ALONE, Processes
 from mvitv2.tasks.viewscores import ViewScores
-from mvitv2.tasks.workers import quiet_worker
 
 
 @dataclass(frozen=True)
@@ -161,8 +167,8 @@ def evaluate_views(
     store, started = processes.kept(lambda: None if folder is None else ViewScores(folder, about)), time.monotonic()
     for record in store.records() if store is not None else ():
         count.add(*record)
-    stream = _batches(dataset, files, workers, skip=processes.sent(count.batches, 0), processes=processes)
-    with evaluating(model), closing(stream):
+    done = processes.sent(count.batches, 0)
+    with evaluating(model), batches(dataset, files, workers, processes, skip=done) as stream:
         for indices, batch in stream:
             missing = {item.index for item in batch.unreadable}
             good = [index for index in indices if index not in missing]
@@ -222,28 +228,6 @@ class _Count:
         """What follows from the counts."""
         mean = evaluation(self.mean, self.names, self.examples, self.unreadable, seconds)
         return ViewEvaluation(self.views, mean, (self.right / self.mean.total).tolist(), scores)
-
-
-def _batches(
-    dataset: Any, size: int, workers: int, *, skip: int, processes: Processes
-) -> Generator[tuple[list[int], Batch], None, None]:
-    """Every clip once and in order, without the first batches: places in the data set, and the batch.
-
-    Several processes take turns; one whose turn does not come in the last round gets a batch of nothing.
-    """
-    left = [list(range(i, min(i + size, len(dataset)))) for i in range(0, len(dataset), size)][skip:]
-    places = left[processes.rank :: processes.count]
-    loader = DataLoader(
-        dataset,
-        batch_sampler=places,
-        collate_fn=collate,
-        num_workers=workers,
-        worker_init_fn=quiet_worker,
-        generator=torch.Generator(),
-    )
-    yield from zip(places, loader, strict=True)
-    if len(places) < -(-len(left) // processes.count):
-        yield [], collate([])
 
 
 def fingerprint_of(model: MViT) -> str:

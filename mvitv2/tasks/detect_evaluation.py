@@ -1,13 +1,11 @@
 """How good a detector is on a data set: every picture once, boxes and masks in the pictures' own pixels."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from mvitv2.data.detection.dataset import DetectionBatch, DetectionImages, detection_batch
 from mvitv2.data.samples import Unreadable
@@ -24,7 +22,7 @@ from mvitv2.tasks.detect_metrics import (
 )
 from mvitv2.tasks.evaluation import AUTOCAST, evaluating, placed
 from mvitv2.tasks.processes import ALONE, Processes
-from mvitv2.tasks.workers import quiet_worker
+from mvitv2.tasks.workers import loading
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,8 @@ def evaluate_detector(
         )
     started, unreadable, found = time.monotonic(), [], []
     place = placed(model, device)
-    with evaluating(model), closing(_batches(dataset, batch_size, workers, processes)) as stream:
+    places = _places(len(dataset), batch_size, processes)
+    with evaluating(model), loading(dataset, places, detection_batch, workers) as stream:
         for number, batch in enumerate(stream, 1):
             unreadable += batch.unreadable
             if batch.num_samples:
@@ -164,19 +163,8 @@ def _found(
     ]
 
 
-def _batches(
-    dataset: DetectionImages, batch_size: int, workers: int, processes: Processes
-) -> Generator[DetectionBatch, None, None]:
-    """Every picture, some of them twice where several processes are to have equally many."""
-    places = list(range(len(dataset)))
-    each = -(-len(places) // processes.count)
-    mine = [places[(processes.rank + step * processes.count) % len(places)] for step in range(each)]
-    loader = DataLoader(
-        dataset,
-        batch_sampler=[mine[start : start + batch_size] for start in range(0, each, batch_size)],
-        collate_fn=detection_batch,
-        num_workers=workers,
-        worker_init_fn=quiet_worker,
-        generator=torch.Generator(),  # the run's own generator stays where it is
-    )
-    yield from loader
+def _places(count: int, batch_size: int, processes: Processes) -> list[list[int]]:
+    """Batches of this process's pictures, some of them twice where several processes are to have equally many."""
+    each = -(-count // processes.count)
+    mine = [(processes.rank + step * processes.count) % count for step in range(each)]
+    return [mine[start : start + batch_size] for start in range(0, each, batch_size)]

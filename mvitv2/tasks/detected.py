@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from mvitv2.core.model import MViT
 from mvitv2.data.actions.keyframes import ActionSample, Keyframes
@@ -15,7 +15,7 @@ from mvitv2.data.samples import Unreadable
 from mvitv2.tasks.actions import RoIClassifier
 from mvitv2.tasks.ava import BoxAP
 from mvitv2.tasks.evaluation import AUTOCAST, evaluating, placed
-from mvitv2.tasks.workers import quiet_worker
+from mvitv2.tasks.workers import loading
 
 
 @dataclass(frozen=True)
@@ -70,17 +70,21 @@ def evaluate_actions(
         raise ValueError(f"the model tells {model.config.num_classes} actions apart, the data has {count}")
     truth = {frame.key: frame for frame in dataset.truth}
     result = ActionEvaluation(BoxAP(count), names, len(truth), 0, dataset.detected)
-    boxes = 0
-    for done, (frame, scores) in enumerate(scored(model, dataset, workers=workers, device=device, precision=precision)):
-        true = truth.pop(frame.key)
-        if isinstance(scores, Unreadable):
-            result.unreadable.append(scores)
-        else:
-            boxes += len(scores)
-            result.precision.add(frame.boxes, scores, true.boxes, true.actions)
-            result.lines.extend(lines_of(frame, scores) if keep else ())
-        if on_frame is not None:
-            on_frame(done + 1, len(dataset))
+    placed(model, device)
+    heads, boxes = RoIClassifier(model), 0
+    each = [[index] for index in range(len(dataset))]
+    with evaluating(model), loading(dataset, each, itemgetter(0), workers) as samples:
+        for done, (frame, sample) in enumerate(zip(dataset.frames, samples, strict=True)):
+            true = truth.pop(frame.key)
+            if isinstance(sample, Unreadable):
+                result.unreadable.append(sample)
+            else:
+                scores = scored(heads, sample, precision)
+                boxes += len(scores)
+                result.precision.add(frame.boxes, scores, true.boxes, true.actions)
+                result.lines.extend(lines_of(frame, scores) if keep else ())
+            if on_frame is not None:
+                on_frame(done + 1, len(dataset))
     for true in truth.values():  # keyframes without a detected box, and those of missing videos, were missed
         result.precision.add(np.empty((0, 4)), np.empty((0, count)), true.boxes, true.actions)
     return ActionEvaluation(
@@ -88,28 +92,12 @@ def evaluate_actions(
     )
 
 
-def scored(
-    model: MViT, dataset: Keyframes, *, workers: int, device: str | torch.device | None, precision: str
-) -> Iterator[tuple[Keyframe, np.ndarray | Unreadable]]:
-    """Every keyframe with the scores of its boxes ``(K, actions)``, or why there are none."""
-    place, dtype = placed(model, device), AUTOCAST[precision]
-    heads = RoIClassifier(model)
-    sigmoid = model.config.head_activation == "sigmoid"
-    loader = DataLoader(
-        dataset,
-        batch_size=None,
-        num_workers=workers,
-        worker_init_fn=quiet_worker,
-        generator=torch.Generator(),
-    )
-    with evaluating(model), torch.inference_mode():
-        for frame, sample in zip(dataset.frames, loader, strict=True):
-            if isinstance(sample, Unreadable):
-                yield frame, sample
-                continue
-            with torch.autocast(place.type, dtype, enabled=dtype is not None):
-                logits = heads(sample.clip[None].to(place), numbered(sample).to(place)).float()
-            yield frame, (logits if sigmoid else logits.sigmoid()).cpu().numpy()
+def scored(heads: RoIClassifier, sample: ActionSample, precision: str) -> np.ndarray:
+    """``(K, actions)``: what the boxes of a keyframe are said to do."""
+    place, dtype = next(heads.parameters()).device, AUTOCAST[precision]
+    with torch.inference_mode(), torch.autocast(place.type, dtype, enabled=dtype is not None):
+        logits = heads(sample.clip[None].to(place), numbered(sample).to(place)).float()
+    return (logits if heads.mvit.config.head_activation == "sigmoid" else logits.sigmoid()).cpu().numpy()
 
 
 def numbered(sample: ActionSample) -> torch.Tensor:

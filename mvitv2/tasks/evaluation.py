@@ -2,14 +2,14 @@
 
 import heapq
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from mvitv2.core.model import MViT
 from mvitv2.data.samples import Batch, Unreadable, collate
@@ -17,7 +17,7 @@ from mvitv2.tasks.devices import device_named
 from mvitv2.tasks.metrics import ClassResult, Tally, class_results, wilson
 from mvitv2.tasks.processes import ALONE, Processes
 from mvitv2.tasks.scoring import Scoring
-from mvitv2.tasks.workers import quiet_worker
+from mvitv2.tasks.workers import loading
 
 AUTOCAST = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -113,7 +113,7 @@ def evaluate(
     place = placed(model, device)
     tally, collection = Tally(len(names)), Examples(examples, len(names))
     started, unreadable, unlabelled = time.monotonic(), [], 0
-    with evaluating(model), closing(batches(dataset, batch_size, workers, processes)) as stream:
+    with evaluating(model), batches(dataset, batch_size, workers, processes) as stream:
         for number, (indices, batch) in enumerate(stream):
             unreadable.extend(batch.unreadable)
             missing = {item.index for item in batch.unreadable}
@@ -222,26 +222,19 @@ class Examples:
         return [example for _, kept in sorted(self._right.items()) for example in kept][: self.most]
 
 
+@contextmanager
 def batches(
-    dataset: Any, batch_size: int, workers: int, processes: Processes = ALONE
-) -> Generator[tuple[list[int], Batch], None, None]:
-    """Every image once and in order: places in the data set, and the batch.
+    dataset: Any, size: int, workers: int, processes: Processes = ALONE, *, skip: int = 0
+) -> Iterator[Iterator[tuple[list[int], Batch]]]:
+    """Every sample once and in order, without the first batches: places in the data set, and the batch; while inside.
 
     Several processes take turns; one whose turn does not come in the last round gets a batch of nothing.
     """
-    places = [list(range(i, min(i + batch_size, len(dataset)))) for i in range(0, len(dataset), batch_size)]
-    own = places[processes.rank :: processes.count]
-    loader = DataLoader(
-        dataset,
-        batch_sampler=own,
-        collate_fn=collate,
-        num_workers=workers,
-        worker_init_fn=quiet_worker,
-        generator=torch.Generator(),  # the run's own generator stays where it is
-    )
-    yield from zip(own, loader, strict=True)
-    if len(own) < -(-len(places) // processes.count):
-        yield [], collate([])
+    left = [list(range(i, min(i + size, len(dataset)))) for i in range(0, len(dataset), size)][skip:]
+    own = left[processes.rank :: processes.count]
+    rest = [([], collate([]))] * (-(-len(left) // processes.count) - len(own))
+    with loading(dataset, own, collate, workers) as loaded:
+        yield chain(zip(own, loaded, strict=True), rest)
 
 
 def blank(model: MViT, device: torch.device) -> Tensor:

@@ -1,20 +1,76 @@
-"""How a process that loads images behaves: one thread, and signals are the main process's business."""
+"""Processes that load samples: one thread each, signals are the main process's business, and a death is explained."""
 
 import signal
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
 from types import FrameType
+from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
+
+from mvitv2.data.watched import Watched, deaths_named
 
 GRACE = 60
 """Seconds that a loading process lives on after a first SIGTERM."""
 
 
-def quiet_worker(_worker: int) -> None:
-    """For ``DataLoader(worker_init_fn=...)``.
+@contextmanager
+def loading(
+    dataset: Any,
+    batches: Iterable[Sequence[Any]],
+    collate: Callable[[Sequence[Any]], Any],
+    workers: int,
+    *,
+    pin_memory: bool = False,
+) -> Iterator[Iterator[Any]]:
+    """The batches of a data set one after the other, while inside; the processes that load them end with it.
 
-    Ctrl-C and a first SIGTERM do not end a worker: sent to all processes of a group, they would take the images away
-    from a step that the main process still wants to finish. A second SIGTERM does, and so does time.
+    Args:
+        dataset: Items by the keys of ``batches``.
+        batches: The keys of each.
+        collate: Items to a batch.
+        workers: Processes; 0 loads in this one.
+        pin_memory: Put batches where a GPU fetches them from.
+
+    Raises:
+        mvitv2.data.watched.WorkerDied: A process did, wherever in here this one was.
     """
+    watched = Watched(dataset, workers)
+    loader = DataLoader(
+        watched,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        worker_init_fn=partial(_begin, watched),
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # the run's own generator stays where it is
+    )
+    try:
+        # two of them: the signal of a death may come while the outcome of it is being explained
+        with deaths_named(watched), deaths_named(watched), closing(batch for batch in loader) as stream:
+            yield stream
+    except BaseException as error:
+        _let_go(error)
+        raise
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Clear what an error's frames hold of a loader: its processes, which pay no heed to SIGTERM, end with the last."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+def _begin(watched: Watched, worker: int) -> None:
+    """What a process does first.
+
+    Ctrl-C and a first SIGTERM do not end it: sent to all processes of a group, they would take the images away from a
+    step that the main process still wants to finish. A second SIGTERM does, and so does time.
+    """
+    watched.begin(worker)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _heed_the_next)
     torch.set_num_threads(1)

@@ -5,7 +5,7 @@ and everything else that a step depends on is in the checkpoint, the random gene
 """
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,12 @@ from signal import Signals
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from mvitv2.data.samples import Samples
+from mvitv2.data.watched import WorkerDied
 from mvitv2.tasks.devices import own_device
 from mvitv2.tasks.processes import Processes, joined, told_elsewhere
-from mvitv2.tasks.workers import quiet_worker
+from mvitv2.tasks.workers import loading
 from mvitv2.train.books import Books
 from mvitv2.train.checkpoint import BEST
 from mvitv2.train.failures import TrainingError, TrainingStopped, memory_explained
@@ -139,23 +139,21 @@ class Run:
         """Step and measure until the recipe's epochs are done."""
         state, steps = self.state, self.schedule.steps
         self.progress.start(step=state.step, steps=steps, epochs=self.recipe.epochs)
-        batches = self.batches()
         try:
-            while True:
-                if state.step % self.per_epoch == 0 and state.measured < state.step // self.per_epoch:
-                    self.measure()
-                if state.step >= steps or self.enough():
-                    break
-                self.advance(batches)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
+            with ExitStack() as loaders:  # ends the loading processes now, not when the last reference is gone
+                batches = self.batches(loaders)
+                while True:
+                    if state.step % self.per_epoch == 0 and state.measured < state.step // self.per_epoch:
+                        self.measure()
+                    if state.step >= steps or self.enough():
+                        break
+                    self.advance(batches)
+        except WorkerDied as error:
             raise TrainingError(
-                f"a process that loads images died ({str(error).splitlines()[0]}); mostly memory ran out: use less "
-                f"than workers={self.settings.workers}, or 0 to see the error itself. The last checkpoint is safe"
+                f"{error} (workers={self.settings.workers}). The last checkpoint is safe: the same command goes on "
+                "from there"
             ) from error
         finally:
-            batches.close()  # ends the loading processes now, not when the last reference is gone
             self.books.close()
         self.processes.led(self.books.summarise)
         weights = self.settings.output / BEST
@@ -171,13 +169,14 @@ class Run:
         self.progress.say(f"ended early: {metric} has not been better than in epoch {best} for {waited} epochs")
         return True
 
-    def batches(self) -> Generator[list[Samples | None], None, None]:
+    def batches(self, loaders: ExitStack) -> Iterator[list[Samples | None]]:
         """The batches of every step that is left, one list of forward passes a step, as long in every process."""
         for phase in phases(self.recipe):
             if phase.last * self.per_epoch > self.state.step:
-                yield from self.batches_of(phase)
+                loaders.close()
+                yield from self.batches_of(phase, loaders)
 
-    def batches_of(self, phase: Phase) -> Generator[list[Samples | None], None, None]:
+    def batches_of(self, phase: Phase, loaders: ExitStack) -> Iterator[list[Samples | None]]:
         """The batches that are left of a phase, loaded by processes of its own."""
         state, end = self.state, phase.last * self.per_epoch
         first = max(state.step, phase.first * self.per_epoch)
@@ -190,16 +189,9 @@ class Run:
             rank=self.processes.rank,
             count=self.processes.count,
         )
-        loader = DataLoader(
-            self.dataset_of(phase),
-            batch_sampler=sampler,
-            collate_fn=self.job.collate,
-            num_workers=self.settings.workers,
-            worker_init_fn=quiet_worker,
-            pin_memory=next(state.model.parameters()).is_cuda,
-            generator=torch.Generator(),  # the run's own generator stays where it is
-        )
-        source = iter(loader)
+        dataset, pin = self.dataset_of(phase), next(state.model.parameters()).is_cuda
+        stream = loading(dataset, sampler, self.job.collate, self.settings.workers, pin_memory=pin)
+        source = loaders.enter_context(stream)
         idle = [None] * (sampler.most_passes() - sampler.own_passes())
         for _ in range(first, end):
             yield [*(next(source) for _ in range(sampler.own_passes())), *idle]

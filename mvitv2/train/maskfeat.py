@@ -141,8 +141,9 @@ def measure_on(dataset: Any, masks: Masks, recipe: Recipe, settings: Settings) -
         device = next(model.parameters()).device
         dtype = AUTOCAST[recipe.precision]
         error = spread = numbers = seen = 0.0
-        with evaluating(model), torch.inference_mode():
-            for place, (indices, batch) in enumerate(batches(dataset, recipe.batch_size, settings.workers)):
+        stream = batches(dataset, recipe.batch_size, settings.workers)
+        with evaluating(model), torch.inference_mode(), stream as loaded:
+            for place, (indices, batch) in enumerate(loaded):
                 seen += len(indices)
                 if len(batch.images):
                     pixels = batch.images.to(device)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,10 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def path(self, index: int) -> Path:
+        """The file of a sample, or a name that tells where it is."""
+        return self.dataset.path(self.indices[index])
 
     def __getitem__(self, key: int | SampleKey) -> Any:
         """The sample, under its seed if the key has one."""

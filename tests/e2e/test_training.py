@@ -1,7 +1,6 @@
 """A run that is killed, stopped, damaged or doubled ends as one that never was, or says why it cannot."""
 
 import json
-import os
 import random
 import signal
 from pathlib import Path
@@ -13,18 +12,14 @@ from safetensors import safe_open
 
 import mvitv2
 from mvitv2.train import checkpoint, folder
-from mvitv2.train.failures import FolderBusy, TrainingError, TrainingStopped
-from mvitv2.train.loop import fit
-from mvitv2.train.settings import Settings
+from mvitv2.train.failures import FolderBusy, TrainingStopped
 
 from .training_job import (
     RECIPE,
     STEPS,
     Child,
-    Patterns,
     killed_and_resumed,
     logged_steps,
-    small_job,
     small_run,
 )
 
@@ -111,15 +106,6 @@ def test_a_signal_to_all_processes_of_the_group_lets_the_step_end(uninterrupted:
     assert checkpoint.read(tmp_path / "last.pt")["step"] == len(logged_steps(tmp_path))
     assert Child(tmp_path).end() == 0
     assert_same_run(tmp_path, uninterrupted)
-
-
-def test_a_loading_process_that_dies_is_told(tmp_path: Path) -> None:
-    class Deadly(Patterns):
-        def __getitem__(self, key: Any) -> Any:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    with pytest.raises(TrainingError, match=r"a process that loads images died .* use less than workers=1, or 0"):
-        fit(small_job(dataset=Deadly()), RECIPE, Settings(output=tmp_path, workers=1))
 
 
 def test_the_signal_is_told_and_handlers_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,14 @@ class Child:
             (os.killpg if group else os.kill)(self.process.pid, number)
         return self.end()
 
+    def loaders(self) -> list[int]:
+        """The processes that load its samples; a server of its own starts them, as one started the child.
+
+        Raises:
+            PermissionError: This system does not tell.
+        """
+        return [pid for server in children_of(self.process.pid or 0) for pid in children_of(server)]
+
     def end(self) -> int:
         """Wait for the end; gives the exit code."""
         self.process.join(LIMIT)
@@ -143,6 +151,20 @@ class Child:
             raise TimeoutError(f"the child did not end within {LIMIT} seconds")
         self.process.close()
         return code
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process started, told by Linux alone.
+
+    Raises:
+        PermissionError: This is another system.
+    """
+    if not Path("/proc/self/task").exists():
+        raise PermissionError("children of a process are found through /proc")
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return []
 
 
 def killed_and_resumed(folder: Path, moments: Sequence[tuple[int, float]], **settings: Any) -> int:

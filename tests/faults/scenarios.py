@@ -1,5 +1,6 @@
 """The faults. Each takes an empty folder, that of a run which nothing happened to, and how often; gives figures."""
 
+import os
 import random
 import signal
 import subprocess
@@ -76,6 +77,21 @@ def lost_rank(folder: Path, whole: Path, times: int) -> str:
     return f"lost {times} times, the other one told, same bits as one process"
 
 
+def lost_loader(folder: Path, whole: Path, times: int) -> str:
+    """One of two loading processes killed: the run ends by itself, with an error."""
+    chance = random.Random(10)
+    for i in range(times):
+        child = Child(folder, save_steps=1, workers=2)
+        child.wait_for(1 + i * (STEPS - 6) // times)
+        time.sleep(chance.uniform(0, 0.05))
+        os.kill(chance.choice(child.loaders()), signal.SIGKILL)
+        if (code := child.end()) != 1:
+            raise RuntimeError(f"exit code {code} after the death of a loading process")
+    Child(folder, save_steps=1, workers=2).end()
+    assert_same_run(folder, whole)
+    return f"lost {times} times, told, same bits"
+
+
 def shared(folder: Path) -> None:
     """The small run by two processes: the same global batch."""
     from mvitv2.train.loop import fit
@@ -140,5 +156,6 @@ SCENARIOS: dict[str, tuple[Fault, int, int]] = {
     "truncated last checkpoint": (damaged, 1, 5),
     "full disk": (full_disk, 1, 3),
     "dead process of two": (lost_rank, 1, 5),
+    "dead loading process": (lost_loader, 1, 5),
 }
 """By name: the fault, how often in the short form, how often in the long one."""

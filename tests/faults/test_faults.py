@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ..e2e.training_job import Child
+from ..e2e.training_job import Child, children_of
 from .scenarios import SCENARIOS, full_disk
 
 
@@ -88,7 +88,4 @@ def kill_one(process: "subprocess.Popen[bytes]", where: Path) -> None:
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.02)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    if not children.exists():
-        pytest.skip("children of a process are found through /proc")
-    os.kill(int(children.read_text().split()[-1]), signal.SIGKILL)
+    os.kill(children_of(process.pid)[-1], signal.SIGKILL)

@@ -7,16 +7,17 @@ import signal
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from mvitv2.data.folder import ImageFolder
 from mvitv2.data.images import ImageError
 from mvitv2.data.samples import SampleKey, collate
 from mvitv2.data.watched import Watched, WorkerDied, deaths_named
+from mvitv2.tasks.workers import loading
 
 
 @pytest.fixture
@@ -50,16 +51,15 @@ def test_the_file_that_kills_a_process_is_named(root, number, workers):
     # in a process of its own: torch tells of a death by an error at any moment, also between a lock and its release
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         text, cause = pool.submit(death_told, root, number, workers).result()
-    assert re.search(r"DataLoader worker .*, reading .*dog/5\.png", text)
+    assert re.search(r"DataLoader worker .*, reading .*dog/5\.png; ", text)
     assert cause in {"RuntimeError", "EOFError", "ConnectionResetError", "FileNotFoundError"}
 
 
 def death_told(root: Path, number: int | None, workers: int) -> tuple[str, str]:
     """What is said of a process that dies, and which error of the loader it is said for."""
-    watched = Watched(ImageFolder(root, Dying(number)), workers)
     try:
-        with deaths_named(watched), deaths_named(watched):
-            list(DataLoader(watched, 1, num_workers=workers, collate_fn=collate))
+        with loading(ImageFolder(root, Dying(number)), [[index] for index in range(8)], collate, workers) as batches:
+            list(batches)
     except WorkerDied as error:
         return str(error), type(error.__cause__).__name__
     return "no process died", ""
@@ -75,27 +75,65 @@ def test_items_are_the_same_and_errors_go_through(root):
         watched[1]
 
 
+def test_processes_end_with_an_error_that_is_looked_at(root):
+    (root / "cat" / "1.png").write_bytes(b"")
+    folder, keys = ImageFolder(root, lambda image: torch.rand(1)), [[index] for index in range(8)]
+    with pytest.raises(ImageError, match="is empty"), loading(folder, keys, collate, 2) as batches:
+        assert len(multiprocessing.active_children()) == 2
+        list(batches)
+    assert not multiprocessing.active_children()
+
+
 def told(root: Path, error: BaseException, *, pid: int = 41, index: int = 3) -> str | None:
     """What is said of an error while a process reads."""
-    watched = Watched(ImageFolder(root), 1)
-    watched._notes[0] = torch.tensor([pid, index])
-    return watched.explained(error)
+    return noted(ImageFolder(root), [(pid, index)]).explained(error)
+
+
+def noted(dataset: Any, notes: list[tuple[int, int]]) -> Watched:
+    """A data set whose processes have noted this: their own number, and the index that they are at."""
+    watched = Watched(dataset, len(notes))
+    watched._notes[:] = torch.tensor(notes)
+    return watched
 
 
 def test_signals_are_told_with_what_is_mostly_behind_them(root):
     killed = "DataLoader worker (pid 41) is killed by signal: Killed. \nOriginal ..."
     expected = f"DataLoader worker (pid 41) was ended by Killed (mostly, memory ran out), reading {root}/cat/3.png"
-    assert told(root, RuntimeError(killed)) == expected
+    assert told(root, RuntimeError(killed)) == f"{expected}; fewer workers need less"
     full = "DataLoader worker (pid 41) is killed by signal: Bus error. It is possible that ..."
     assert "(mostly, shared memory is full)" in (told(root, RuntimeError(full)) or "")
     odd = "DataLoader worker (pid 41) is killed by signal: Hangup. "
-    assert (
-        told(root, RuntimeError(odd), index=-1) == "DataLoader worker (pid 41) was ended by Hangup, between two files"
-    )
+    between = told(root, RuntimeError(odd), index=-1) or ""
+    assert between.startswith("DataLoader worker (pid 41) was ended by Hangup, between two files; fewer workers need")
+    own = told(root, RuntimeError("DataLoader worker (pid 41) exited unexpectedly with exit code 3. Details are ..."))
+    start = f"DataLoader worker (pid 41) exited unexpectedly with exit code 3, reading {root}/cat/3.png; fewer"
+    assert (own or "").startswith(start)
 
 
 def test_a_process_that_dies_while_a_batch_is_fetched(root):
-    assert told(root, ConnectionResetError(104, "x")) == f"DataLoader worker (pid 41) died, reading {root}/cat/3.png"
+    died = told(root, ConnectionResetError(104, "x")) or ""
+    assert died.startswith(f"DataLoader worker (pid 41) died, reading {root}/cat/3.png; ")
+
+
+def test_samples_that_are_no_files_are_told_by_their_place():
+    killed = RuntimeError("DataLoader worker (pid 41) is killed by signal: Killed. ")
+    assert ", reading sample 3 of the data; " in (noted([*range(8)], [(41, 3)]).explained(killed) or "")
+
+
+def test_a_loader_within_another_leaves_a_death_to_the_one_whose_it_is(root):
+    killed = RuntimeError("DataLoader worker (pid 41) is killed by signal: Killed. ")
+    training, measuring = noted(ImageFolder(root), [(41, 3), (42, 4)]), noted(ImageFolder(root), [(43, -1)])
+    with pytest.raises(WorkerDied, match=r"cat/3\.png"), deaths_named(training), deaths_named(measuring):
+        raise killed
+    early = noted(ImageFolder(root), [(43, -1), (-1, -1)])  # one that has not begun may be the one that died
+    assert "between two files" in (early.explained(killed) or "")
+
+
+def test_processes_write_their_notes_whatever_mode_the_main_one_is_in(root):
+    with torch.inference_mode():
+        watched = Watched(ImageFolder(root), 2)
+    watched.begin(1)
+    assert watched._notes.tolist() == [[-1, -1], [os.getpid(), -1]]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("CUDA error"), ValueError("x"), OSError("DataLoader worker (pid 41)")])

@@ -157,11 +157,14 @@ class Keyframes(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.frames)
 
+    def path(self, index: int) -> Path:
+        """The video of a keyframe."""
+        return self.videos[self.frames[index].video]
+
     def __getitem__(self, key: int | SampleKey) -> ActionSample | Unreadable:
         """A sample, under its seed if the key carries one."""
         index, seed = split_key(key)
-        frame = self.frames[index]
-        path = self.videos[frame.video]
+        frame, path = self.frames[index], self.path(index)
         try:
             with open_clip(path) as clip, seeded(seed):
                 frames = clip.frames(around(frame.second, clip.times, clip.info.seconds, self.preprocessing))
