@@ -3,9 +3,9 @@
 import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -48,16 +48,14 @@ def loading(
         pin_memory=pin_memory,
         generator=torch.Generator(),  # the run's own generator stays where it is
     )
-    try:
-        # two of them: the signal of a death may come while the outcome of it is being explained
-        with deaths_named(watched), deaths_named(watched), closing(batch for batch in loader) as stream:
-            yield stream
-    except BaseException as error:
-        _let_go(error)
-        raise
+    with ExitStack() as stack:
+        stack.push(_let_go)
+        stack.enter_context(deaths_named(watched))  # two: the signal of a death may come while another is explained
+        stack.enter_context(deaths_named(watched))
+        yield stack.enter_context(closing(batch for batch in loader))
 
 
-def _let_go(error: BaseException | None) -> None:
+def _let_go(_kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None) -> None:
     """Clear what an error's frames hold of a loader: its processes, which pay no heed to SIGTERM, end with the last."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
