@@ -20,7 +20,7 @@ GRACE = 60
 @contextmanager
 def loading(
     dataset: Any,
-    batches: Iterable[Sequence[Any]],
+    batches: Iterable[list[Any]],
     collate: Callable[[Sequence[Any]], Any],
     workers: int,
     *,
