@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from mvitv2.core.attend import Attend, reference
+from mvitv2.core.attend import reference
 from mvitv2.core.attention import MultiScaleAttention, pooling_attention
 from mvitv2.core.grid import Grid, Layer
 from mvitv2.core.layers import pool_then_norm
@@ -18,13 +18,6 @@ from .constant import constant
 from .sdpa import folded, masked
 
 LOG = logging.getLogger(__name__)
-CHOICES: dict[str, Attend] = {
-    "reference": reference,
-    "masked": masked,
-    "folded": folded,
-    "cpp": cpp.attend,
-    "triton": triton.attend,
-}
 
 
 @dataclass(frozen=True)
@@ -74,11 +67,6 @@ def on_cuda(dtype: torch.dtype, channels: int, sizes: Grid) -> Choice:
     if not triton.takes(dtype, channels, sizes):
         return Choice("folded", f"the Triton kernels do not take {dtype} with {channels} channels and axes of {sizes}")
     return Choice("triton", "the Triton kernels hold no matrix of queries by keys; their speed is not measured yet")
-
-
-def choose(*, device: str, trains: bool, dtype: torch.dtype = torch.float32) -> Attend:
-    """The function of :func:`choice`."""
-    return CHOICES[choice(device=device, trains=trains, dtype=dtype).backend]
 
 
 @constant
