@@ -194,7 +194,7 @@ def test_predict_files_named_on_standard_input(capsys, checkpoint, photos, monke
 
 
 def test_predict_what_cannot_be(capsys, checkpoint, tmp_path) -> None:
-    assert "must be at least 1" in failure(capsys, "predict", checkpoint, "x.png", "-k", "0")
+    assert "--top-k 0 must be at least 1" in output(capsys, "predict", checkpoint, "x.png", "-k", "0", code=2)[1]
     assert "device 'gpu' cannot be used" in failure(capsys, "predict", checkpoint, "x.png", "--device", "gpu")
     backbone = tmp_path / "features.safetensors"
     output(capsys, "convert", checkpoint, backbone, "--num-classes", "0")
