@@ -7,11 +7,12 @@ oneDNN gave 235. In bfloat16 PyTorch asks oneDNN itself.
 
 Without gradients, and with matrix units, oneDNN is asked in one call that adds the bias: on a Xeon (one thread, layers
 of MViTv2-S) it took 0.5 to 1.0 times as long as PyTorch's own in both precisions, and less than the C++ operators,
-which pack the weight first, except in float32 from 784 inputs on (7.1 to 5.2 ms; 1.8 to 2.0 at 196).
+which pack the weight first, except in float32 from 128 inputs on (196 inputs, 384 to 1536 channels: 1.7 to 1.3 ms; 49
+inputs, 768 to 3072: 2.5 to 4.0).
 
-With gradients in float32, MKL is faster than the C++ operators for few inputs in both directions, and for the gradient
-of the weight if it sums over many (8 to 13 ms for 12544 inputs, 96 to 288 channels; for 784 inputs, 384 to 1536
-channels, it takes 6.0 where they take 4.4).
+With gradients in float32, MKL is faster than the C++ operators below 128 inputs in both directions (392 inputs, 384 to
+1536 channels: 2.6 to 1.9 ms), and for the gradient of the weight if it sums over many (8 to 13 ms for 12544 inputs, 96
+to 288 channels; for 784 inputs, 384 to 1536 channels, it takes 6.0 where they take 4.4).
 """
 
 import platform
@@ -29,7 +30,7 @@ from .constant import constant
 FEWEST_ROWS = 64
 """Below this many inputs, packing the weight for the matrix units costs more than they save."""
 
-MANY_ROWS = 512
+MANY_ROWS = 128
 """From this many on it pays in float32."""
 
 DEEPEST_SUM = 4096

@@ -45,7 +45,7 @@ def poisoned():
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("rows", [512, 701, 4200])
+@pytest.mark.parametrize("rows", [128, 701, 4200])
 def test_outputs_and_gradients(rows: int, bias: bool, dtype: torch.dtype) -> None:
     plain, fused = pair(bias=bias, dtype=dtype)
     exact = plain.double()
